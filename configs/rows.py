@@ -1,0 +1,110 @@
+"""The rows that stages exchange: msgspec structs, each with an Arrow schema derived from its fields.
+
+Every row has `id` (unique in its artefact), `parents` (ids of the rows it was made from) and `stage`
+(the type of the stage that made it). Token ids travel beside text, because encoding a decoded text
+again does not always give the same ids.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """Common fields of all rows."""
+
+    id: str
+    parents: list[str]
+    stage: str
+
+
+class Problem(Row, frozen=True, kw_only=True):
+    """A question with a checkable answer. `core` identifies generated problems beyond their wording."""
+
+    source: str
+    split: str
+    question: str
+    answer: str
+    solution: str | None = None
+    level: str | None = None
+    subject: str | None = None
+    core: str | None = None
+
+
+class Sample(Row, frozen=True, kw_only=True):
+    """One completion of one problem.
+
+    `token_ids` are the generated ids with the end token, if one was produced; `logprobs` are natural
+    logs of the model's untempered probabilities of these ids, same length; `logprob` is their sum.
+    `finish_reason` is "stop" (an end token) or "length" (cut off: never a positive example).
+    """
+
+    problem: str
+    prompt_ids: list[int]
+    token_ids: list[int]
+    text: str
+    logprobs: list[float]
+    logprob: float
+    finish_reason: str
+    temperature: float
+    top_p: float
+    seed: int
+    model: str
+    adapter: str | None = None
+
+
+class VerdictRow(Row, frozen=True, kw_only=True):
+    """The verifier's judgement of one sample. Seconds are in the manifest: rows hold no clock readings."""
+
+    sample: str
+    problem: str
+    outcome: str
+    extracted: str | None
+    detail: str
+
+
+class Example(Row, frozen=True, kw_only=True):
+    """One supervised example: learn `token_ids` after `prompt_ids`. `kind` is "model" or "human"."""
+
+    problem: str
+    prompt_ids: list[int]
+    token_ids: list[int]
+    text: str
+    kind: str
+    weight: float = 1.0
+
+
+_ARROW: dict[Any, str] = {str: "string", int: "int64", float: "float64", bool: "bool_"}
+
+
+def _arrow_type(annotation: Any) -> tuple[pa.DataType, bool]:
+    """Arrow type and nullability of a field annotation: scalars, lists of scalars, and either or None."""
+    import pyarrow as pa
+
+    origin = typing.get_origin(annotation)
+    if origin in (types.UnionType, typing.Union):
+        inner = [a for a in typing.get_args(annotation) if a is not type(None)]
+        return _arrow_type(inner[0])[0], True
+    if origin is list:
+        item = typing.get_args(annotation)[0]
+        return pa.list_(pa.int32() if item is int else _arrow_type(item)[0]), False
+    return getattr(pa, _ARROW[annotation])(), False
+
+
+def arrow_schema(row: type[Row]) -> pa.Schema:
+    """The Arrow schema of a row type, fields in declaration order."""
+    import pyarrow as pa
+
+    hints = typing.get_type_hints(row)
+    fields = []
+    for name in row.__struct_fields__:
+        kind, nullable = _arrow_type(hints[name])
+        fields.append(pa.field(name, kind, nullable=nullable))
+    return pa.schema(fields, metadata={"row": row.__name__})
