@@ -81,6 +81,19 @@ class Example(Row, frozen=True, kw_only=True):
     weight: float = 1.0
 
 
+class ProblemScore(Row, frozen=True, kw_only=True):
+    """How one problem of a benchmark went: `correct` of `samples` answers; text and verdict of the first."""
+
+    problem: str
+    question: str
+    answer: str
+    samples: int
+    correct: int
+    extracted: str | None
+    outcome: str
+    text: str
+
+
 _ARROW: dict[Any, str] = {str: "string", int: "int64", float: "float64", bool: "bool_"}
 
 

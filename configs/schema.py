@@ -1,0 +1,225 @@
+"""The recipe: everything a user can set. Strict: an unknown key is an error (see `configs.load`).
+
+Values named "auto" are resolved for the machine at hand before anything is keyed, so that the resolved
+recipe in a run folder says what was really done.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, unknown keys forbidden."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class ModelSection(Section):
+    """Which weights to start from. `name`: `bundled:smollm2-135m-instruct`, a local folder, or a hub id."""
+
+    name: str = "bundled:smollm2-135m-instruct"
+    revision: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+
+
+class SourceSection(Section):
+    """Where problems come from. `levels` and `max_number` belong to `procedural`, `path` to `jsonl`."""
+
+    source: Literal["gsm8k", "math", "math500", "jsonl", "procedural"] = "procedural"
+    split: Literal["train", "test"] = "train"
+    limit: Positive | None = None
+    offset: Annotated[int, Field(ge=0)] = 0
+    seed: int | None = None
+    path: str | None = None
+    levels: list[Annotated[int, Field(ge=1, le=6)]] | None = None
+    max_number: Annotated[int, Field(ge=5)] | None = None
+
+    @model_validator(mode="after")
+    def _options_fit_source(self) -> SourceSection:
+        if (self.source == "jsonl") != (self.path is not None):
+            raise ValueError("`path` is required by source `jsonl` and belongs to no other source")
+        if self.source == "procedural" and self.limit is None:
+            raise ValueError("source `procedural` is endless: set `limit`")
+        if self.source != "procedural" and (self.levels or self.max_number):
+            raise ValueError("`levels` and `max_number` belong to source `procedural` only")
+        return self
+
+
+class PromptSection(Section):
+    """How a question becomes a prompt.
+
+    `style: chat` uses the model's chat template; `plain` joins the parts with blank lines. `prefill` begins the
+    model's answer. Training and evaluation see this prompt; sampling may show worked examples before it.
+    """
+
+    style: Literal["chat", "plain"] = "chat"
+    system: str | None = None
+    template: str = "{question}"
+    prefill: str = ""
+
+    @model_validator(mode="after")
+    def _template_has_question(self) -> PromptSection:
+        if "{question}" not in self.template:
+            raise ValueError("`template` must contain {question}")
+        return self
+
+
+class DataSection(Section):
+    """Training problems, the prompt, and the protection of the evaluation sets.
+
+    With `fresh_per_iteration`, iteration i samples the i-th slice of `train.limit` / `iterations.count`
+    problems instead of all of them each time.
+    """
+
+    train: SourceSection = SourceSection(source="procedural", limit=256)
+    prompt: PromptSection = PromptSection()
+    fresh_per_iteration: bool = False
+    decontaminate: bool = True
+    ngram: Positive = 13
+    lcs_ratio: Fraction = 0.6
+
+
+class SamplingSection(Section):
+    """How completions are drawn. `batch_size` counts sequences decoded at once by the transformers engine.
+
+    `shard_size` is the number of problems in one shard: the unit of resumption and of parallel work. It fixes
+    which sequences are decoded together, so it is part of what an artefact is.
+
+    `shots` are worked examples (question, solution) shown before each question in the first `shots_iterations`
+    iterations, as STaR does: the model learns to answer so without them.
+    """
+
+    engine: Literal["auto", "transformers", "vllm"] = "auto"
+    temperature: Annotated[float, Field(ge=0.0, le=5.0)] = 1.0
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    n: Positive = 4
+    max_tokens: Positive = 256
+    batch_size: Positive = 128
+    shard_size: Positive = 64
+    stop: list[str] = []
+    shots: list[tuple[str, str]] = []
+    shots_iterations: Positive = 1
+    gpu_memory: Annotated[float, Field(gt=0.0, le=1.0)] = 0.6
+    max_model_len: Positive = 2048
+
+
+class RewardsSection(Section):
+    """The verifier that decides which samples may be learned from."""
+
+    mode: Literal["strict", "lenient"] = "lenient"
+    timeout: Annotated[float, Field(gt=0.0)] = 1.0
+    max_failure_rate: Fraction = 0.05
+
+
+class SelectionSection(Section):
+    """Rejection sampling: which correct samples become training examples."""
+
+    max_per_problem: Positive = 4
+    prefer: Literal["random", "shortest"] = "random"
+    include_human: bool = False
+    min_examples: Positive = 1
+
+
+class LoraSection(Section):
+    """Low-rank adapters (Hu et al. 2021): W + alpha/r * B A on the named projections."""
+
+    r: Positive = 16
+    alpha: Annotated[float, Field(gt=0.0)] = 32.0
+    dropout: Fraction = 0.0
+    targets: list[str] | Literal["all-linear"] = "all-linear"
+
+
+class TrainingSection(Section):
+    """One training stage. `batch_size` is in examples; `micro_batch_tokens` bounds one forward pass."""
+
+    method: Literal["sft"] = "sft"
+    adapter: Literal["lora", "full"] = "lora"
+    lora: LoraSection = LoraSection()
+    learning_rate: Annotated[float, Field(gt=0.0)] = 2e-4
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_ratio: Fraction = 0.1
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
+    epochs: Positive = 3
+    batch_size: Positive = 16
+    micro_batch_tokens: Positive = 4096
+    gradient_checkpointing: bool = False
+    checkpoint_every: Positive = 20
+
+
+class BenchmarkSection(Section):
+    """One evaluation set; `name` labels it in reports."""
+
+    name: str
+    source: SourceSection
+
+
+class EvaluationSection(Section):
+    """How every model of the run is measured. Greedy always; `samples` > 0 adds sampled accuracy."""
+
+    benchmarks: list[BenchmarkSection] = []
+    initial: bool = True
+    mode: Literal["strict", "lenient"] = "lenient"
+    samples: Annotated[int, Field(ge=0)] = 0
+    temperature: Annotated[float, Field(gt=0.0, le=5.0)] = 0.7
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    max_tokens: Positive | None = None
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> EvaluationSection:
+        names = [b.name for b in self.benchmarks]
+        if len(set(names)) != len(names):
+            raise ValueError(f"benchmark names must differ: {names}")
+        return self
+
+
+class IterationsSection(Section):
+    """How often, and from which weights each iteration trains.
+
+    star: from the initial weights, one solution a problem (Zelikman et al. 2022, without rationalisation).
+    rest_em: from the initial weights, up to `selection.max_per_problem` solutions (Singh et al. 2023).
+    iterative_rft: from the latest weights (Yuan et al. 2023, repeated).
+    """
+
+    count: Annotated[int, Field(ge=0)] = 1
+    scheme: Literal["star", "rest_em", "iterative_rft"] = "iterative_rft"
+
+
+class ExecutorSection(Section):
+    """Where stages run. `threads: auto` shares the cores among the workers. Nothing here changes any row."""
+
+    kind: Literal["local", "ray"] = "local"
+    workers: Positive = 1
+    threads: Positive | Literal["auto"] = "auto"
+    attempts: Positive = 3
+    address: str | None = None
+
+
+class Recipe(Section):
+    """A self-improvement pipeline."""
+
+    name: str = "run"
+    seed: int = 0
+    model: ModelSection = ModelSection()
+    data: DataSection = DataSection()
+    sampling: SamplingSection = SamplingSection()
+    rewards: RewardsSection = RewardsSection()
+    selection: SelectionSection = SelectionSection()
+    training: TrainingSection = TrainingSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    iterations: IterationsSection = IterationsSection()
+    executor: ExecutorSection = ExecutorSection()
+
+    @model_validator(mode="after")
+    def _slices_fit(self) -> Recipe:
+        limit, count = self.data.train.limit, self.iterations.count
+        if self.data.fresh_per_iteration and (limit is None or (count and limit < count)):
+            raise ValueError("`data.fresh_per_iteration` needs `data.train.limit` >= `iterations.count`")
+        return self

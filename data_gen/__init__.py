@@ -1,0 +1,1 @@
+"""Makes rows: problems, prompts, sampling engines, selection."""

@@ -1,0 +1,1 @@
+"""Runs everything: plan, stages, artefact store, executors, evaluation, command line."""

@@ -1,0 +1,171 @@
+"""From a recipe to the graph of its stages.
+
+`resolve` replaces every `auto` by what it means on this machine; `build` lays out the stages in the order in
+which they run. Keys follow from content, so the plan knows what is cached before anything runs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from configs.errors import ConfigError
+from configs.schema import BenchmarkSection, Recipe, SourceSection
+from data_gen.engine import resolve_engine
+from pipelines.files import sha256_of
+from pipelines.hardware import cores, resolve_dtype
+from pipelines.models import ResolvedModel
+from pipelines.stage import Stage
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """Stages in running order, and the training stage (or None: the base model) that ends each iteration."""
+
+    recipe: Recipe
+    model: ResolvedModel
+    stages: list[Stage]
+    trained: list[Stage]
+
+
+def resolve(recipe: Recipe) -> Recipe:
+    """The recipe with engine, dtype and threads settled for this machine."""
+    data = recipe.model_dump()
+    data["sampling"]["engine"] = resolve_engine(recipe.sampling.engine)
+    data["model"]["dtype"] = resolve_dtype(recipe.model.dtype)
+    if recipe.executor.threads == "auto":
+        data["executor"]["threads"] = max(1, cores() // recipe.executor.workers)
+    return Recipe.model_validate(data)
+
+
+class _Builder:
+    """Makes the stages of one recipe."""
+
+    def __init__(self, recipe: Recipe, model: ResolvedModel) -> None:
+        self.recipe, self.model = recipe, model
+        self.stages: list[Stage] = []
+        self.full = recipe.training.adapter == "full"
+
+    def add(self, stage: Stage) -> Stage:
+        """Append a stage unless one of the same key is there already."""
+        known = next((s for s in self.stages if s.key == stage.key), None)
+        if known is None:
+            self.stages.append(stage)
+        return known or stage
+
+    def problems(self, label: str, source: SourceSection) -> Stage:
+        config: dict[str, Any] = source.model_dump(exclude={"path"})
+        paths = {}
+        if source.path is not None:
+            path = Path(source.path).expanduser().resolve()
+            if not path.is_file():
+                raise ConfigError(f"{label}: {path} does not exist")
+            config["content"], paths["path"] = sha256_of(path), str(path)
+        return self.add(Stage("problems", label, config, paths=paths))
+
+    def sample(self, label: str, problems: Stage, trained: Stage | None, **settings: Any) -> Stage:
+        """Sampling with the recipe's settings, `settings` taking precedence."""
+        s = self.recipe.sampling
+        config = {
+            "model": self.model.fingerprint, "dtype": self.recipe.model.dtype, "engine": s.engine,
+            "prompt": self.recipe.data.prompt.model_dump(), "shots": [], "temperature": s.temperature,
+            "top_p": s.top_p, "n": s.n, "max_tokens": s.max_tokens, "stop": s.stop, "batch_size": s.batch_size,
+            "shard_size": s.shard_size, "max_model_len": s.max_model_len, "offset": 0, "count": None,
+            "adapter": self.recipe.training.adapter, "lora_rank": 0 if self.full else self.recipe.training.lora.r,
+            "seed": self.recipe.seed, **settings,
+        }
+        inputs = {"problems": problems} | ({"model": trained} if trained else {})
+        threads = self.recipe.executor.threads
+        hints = {"threads": threads, "gpu_memory": s.gpu_memory}
+        return self.add(Stage("sample", label, config, inputs, {"base": str(self.model.path)}, hints))
+
+    def verify(self, label: str, problems: Stage, samples: Stage, mode: str) -> Stage:
+        rewards = self.recipe.rewards
+        config = {"mode": mode, "timeout": rewards.timeout, "max_failure_rate": rewards.max_failure_rate}
+        return self.add(Stage("verify", label, config, {"problems": problems, "samples": samples}))
+
+    def select(self, label: str, problems: Stage, samples: Stage, verdicts: Stage) -> Stage:
+        section = self.recipe.selection
+        limit = 1 if self.recipe.iterations.scheme == "star" else section.max_per_problem
+        config = {
+            **section.model_dump(), "max_per_problem": limit, "prompt": self.recipe.data.prompt.model_dump(),
+            "model": self.model.fingerprint, "seed": self.recipe.seed,
+        }
+        inputs = {"problems": problems, "samples": samples, "verdicts": verdicts}
+        return self.add(Stage("select", label, config, inputs, {"base": str(self.model.path)}))
+
+    def train(self, label: str, examples: Stage, trained: Stage | None) -> Stage:
+        training = self.recipe.training.model_dump()
+        every = training.pop("checkpoint_every")
+        config = {
+            "training": training, "model": self.model.fingerprint, "dtype": self.recipe.model.dtype,
+            "seed": self.recipe.seed,
+        }
+        inputs = {"examples": examples} | ({"model": trained} if trained else {})
+        hints = {"train_threads": cores(), "checkpoint_every": every}
+        return self.add(Stage("train", label, config, inputs, {"base": str(self.model.path)}, hints))
+
+    def evaluate(self, who: str, benchmark: BenchmarkSection, problems: Stage, trained: Stage | None) -> None:
+        """Greedy, and sampled when `evaluation.samples` > 0: sample, verify, score."""
+        e = self.recipe.evaluation
+        length = e.max_tokens or self.recipe.sampling.max_tokens
+        runs: list[tuple[str, dict[str, Any]]] = [("greedy", {"temperature": 0.0, "top_p": 1.0, "n": 1, "seed": 0})]
+        if e.samples:
+            runs.append(("sampled", {"temperature": e.temperature, "top_p": e.top_p, "n": e.samples}))
+        for name, settings in runs:
+            label = f"{who}/{benchmark.name}/{name}"
+            samples = self.sample(f"{label}/sample", problems, trained, max_tokens=length, **settings)
+            verdicts = self.verify(f"{label}/verify", problems, samples, e.mode)
+            shown = ("engine", "dtype", "temperature", "top_p", "n", "max_tokens", "stop", "seed")
+            config = {
+                "benchmark": benchmark.name, "mode": e.mode, "prompt": self.recipe.data.prompt.model_dump(),
+                "sampling": {k: samples.config[k] for k in shown}, "seed": self.recipe.seed,
+            }
+            inputs = {"problems": problems, "samples": samples, "verdicts": verdicts}
+            self.add(Stage("score", label, config, inputs))
+
+
+def build(recipe: Recipe, model: ResolvedModel) -> Plan:
+    """The stages of a resolved recipe: evaluate the initial model, then sample, verify, select, train, evaluate."""
+    b = _Builder(recipe, model)
+    data, count = recipe.data, recipe.iterations.count
+    benchmarks = [(x, b.problems(f"problems/{x.name}", x.source)) for x in recipe.evaluation.benchmarks]
+    if recipe.evaluation.initial:
+        for benchmark, problems in benchmarks:
+            b.evaluate("initial", benchmark, problems, None)
+    trained: list[Stage] = []
+    if count:
+        train = b.problems("problems/train", data.train)
+        if data.decontaminate and benchmarks:
+            evals = {f"eval{i}": problems for i, (_, problems) in enumerate(benchmarks)}
+            config = {"ngram": data.ngram, "lcs_ratio": data.lcs_ratio}
+            train = b.add(Stage("decontaminate", "problems/clean", config, {"train": train, **evals}))
+        for i in range(1, count + 1):
+            trained.append(_iteration(b, i, train, trained[-1] if trained else None))
+            for benchmark, problems in benchmarks:
+                b.evaluate(f"iteration{i}", benchmark, problems, trained[-1])
+    return Plan(recipe, model, b.stages, trained)
+
+
+def build_evaluation(recipe: Recipe, model: ResolvedModel, trained: Stage | None, who: str) -> Plan:
+    """Only the evaluation of one model: `trained` on top of `model`, or `model` itself."""
+    b = _Builder(recipe, model)
+    for benchmark in recipe.evaluation.benchmarks:
+        b.evaluate(who, benchmark, b.problems(f"problems/{benchmark.name}", benchmark.source), trained)
+    return Plan(recipe, model, b.stages, [trained] if trained else [])
+
+
+def _iteration(b: _Builder, i: int, train: Stage, latest: Stage | None) -> Stage:
+    """One iteration on the latest weights; its training stage."""
+    recipe, label = b.recipe, f"iteration{i}"
+    shots = recipe.sampling.shots if i <= recipe.sampling.shots_iterations else []
+    slice_: dict[str, Any] = {}
+    if recipe.data.fresh_per_iteration:
+        size = (recipe.data.train.limit or 0) // recipe.iterations.count
+        slice_ = {"offset": (i - 1) * size, "count": size}
+    samples = b.sample(f"{label}/sample", train, latest, shots=[list(s) for s in shots], **slice_)
+    verdicts = b.verify(f"{label}/verify", train, samples, recipe.rewards.mode)
+    examples = b.select(f"{label}/select", train, samples, verdicts)
+    start = latest if recipe.iterations.scheme == "iterative_rft" else None
+    return b.train(f"{label}/train", examples, start)

@@ -1,0 +1,179 @@
+"""A run folder: what was asked, what happened, and links to what came out. It defends itself.
+
+    recipe.yaml     the resolved recipe          plan.json      stages with their keys
+    events.jsonl    what happened, in order      metrics.jsonl  one record for each finished stage
+    artefacts/      links into the store, in the order of the plan
+"""
+
+from __future__ import annotations
+
+import datetime
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from configs.errors import InputError
+from configs.load import validate
+from configs.schema import Recipe
+from pipelines.files import disk_error, read_json, write_json, writing
+from pipelines.plan import Plan
+from pipelines.store import Store
+
+
+class RunFolder:
+    """One run on the disk. `create` or `existing` make it; `locked` holds it while running."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path, recipe: Recipe) -> RunFolder:
+        """A new folder, or the same recipe's old one; one of another recipe is refused with what differs."""
+        run = cls(path)
+        if (path / "recipe.yaml").exists():
+            differing = _differences(run.recipe().model_dump(), recipe.model_dump())
+            if differing:
+                raise InputError(
+                    f"run folder {path} belongs to another config; it differs in:\n"
+                    + "\n".join(f"  {k}: {a!r} there, {b!r} here" for k, (a, b) in differing.items())
+                    + f"\nContinue it as it is with `ratchet resume {path}`, or choose another --run-dir"
+                )
+            return run
+        if path.exists() and (not path.is_dir() or any(p.name != ".lock" for p in path.iterdir())):
+            raise InputError(f"{path} exists and is not a run folder: choose another --run-dir")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise disk_error(e, path) from e
+        with writing(path / "recipe.yaml") as temporary:
+            temporary.write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+        return run
+
+    @classmethod
+    def existing(cls, path: Path) -> RunFolder:
+        """A folder that a run has begun in."""
+        if not (path / "recipe.yaml").is_file():
+            raise InputError(f"{path} is not a run folder (it has no recipe.yaml); see `ratchet run --help`")
+        return cls(path)
+
+    def recipe(self) -> Recipe:
+        """The resolved recipe of this run."""
+        file = self.path / "recipe.yaml"
+        try:
+            return validate(yaml.safe_load(file.read_text()), str(file))
+        except yaml.YAMLError as e:
+            raise InputError(f"{file}: damaged: {e}") from e
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder; a second process is refused. The lock ends with the process, however it ends."""
+        with (self.path / ".lock").open("a+") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                handle.seek(0)
+                raise InputError(
+                    f"run folder {self.path} is in use by process {handle.read().strip() or '?'}: wait for it, "
+                    f"watch it with `ratchet status {self.path}`, or choose another --run-dir"
+                ) from None
+            handle.truncate(0)
+            handle.write(str(os.getpid()))
+            handle.flush()
+            yield
+
+    def in_use(self) -> bool:
+        """Whether some process holds the folder."""
+        lock = self.path / ".lock"
+        if not lock.exists():
+            return False
+        with lock.open("a+") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+    def write_plan(self, plan: Plan, store: Store) -> None:
+        """Record the stages and link their artefacts."""
+        stages = [
+            {
+                "label": s.label, "kind": s.kind, "key": s.key,
+                "inputs": {name: i.key for name, i in s.inputs.items()},
+            }
+            for s in plan.stages
+        ]
+        trained = [s.key for s in plan.trained]
+        model = {"name": plan.model.name, "fingerprint": plan.model.fingerprint, "path": str(plan.model.path)}
+        write_json(self.path / "plan.json", {"model": model, "store": str(store.root), "stages": stages, "trained": trained})
+        links = self.path / "artefacts"
+        links.mkdir(exist_ok=True)
+        for number, stage in enumerate(plan.stages):
+            link = links / f"{number:02d}-{stage.label.replace('/', '-')}"
+            if not link.is_symlink():
+                link.symlink_to(store.artefact(stage.kind, stage.key).path)
+
+    def plan(self) -> dict[str, Any]:
+        """The recorded plan."""
+        return read_json(self.path / "plan.json")
+
+    def event(self, event: str, **fields: Any) -> None:
+        """Append to the event log."""
+        self._append("events.jsonl", {"time": _now(), "event": event, **fields})
+
+    def metrics(self, label: str, kind: str, key: str, cached: bool, values: Mapping[str, Any]) -> None:
+        """Append the metrics of a finished stage."""
+        self._append("metrics.jsonl", {"stage": label, "kind": kind, "key": key, "cached": cached, **values})
+
+    def read_metrics(self) -> dict[str, dict[str, Any]]:
+        """The last metrics of each stage by label."""
+        return {m["stage"]: m for m in self._lines("metrics.jsonl")}
+
+    def events(self) -> list[dict[str, Any]]:
+        """All events so far."""
+        return self._lines("events.jsonl")
+
+    def _lines(self, name: str) -> list[dict[str, Any]]:
+        path = self.path / name
+        if not path.exists():
+            return []
+        lines = path.read_bytes().split(b"\n")[:-1]  # a torn last line has no newline
+        return [json.loads(line) for line in lines if line]
+
+    def _append(self, name: str, record: dict[str, Any]) -> None:
+        path = self.path / name
+        try:
+            torn = path.exists() and path.stat().st_size and not path.read_bytes().endswith(b"\n")
+            if torn:  # cut off what a kill left of the last line
+                whole = path.read_bytes()
+                with path.open("r+b") as f:
+                    f.truncate(whole.rfind(b"\n") + 1)
+            with path.open("a") as f:
+                f.write(json.dumps(record, ensure_ascii=False) + "\n")
+                f.flush()
+                os.fsync(f.fileno())
+        except OSError as e:
+            raise disk_error(e, path) from e
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+
+
+def _differences(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """Dotted keys whose values differ, with both values. The executor may change: it changes no row."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for key in [*a, *(k for k in b if k not in a)]:
+        x, y = a.get(key), b.get(key)
+        if not prefix and key == "executor":
+            continue
+        if isinstance(x, Mapping) and isinstance(y, Mapping):
+            found |= _differences(x, y, f"{prefix}{key}.")
+        elif x != y:
+            found[f"{prefix}{key}"] = (x, y)
+    return found

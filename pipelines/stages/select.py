@@ -1,0 +1,88 @@
+"""Selection of training examples by rejection sampling. Inputs: problems, samples, verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from configs.errors import RatchetError
+from configs.rows import Example, Problem, Sample, VerdictRow
+from configs.schema import PromptSection
+from data_gen.problems import strip_calculator_marks
+from data_gen.prompts import PromptEncoder
+from data_gen.select import at_most, unique_correct
+from pipelines.stage import Report, ShardResult, ShardRunner, Task, register
+from pipelines.store import write_rows
+
+
+class SelectStage:
+    """config: max_per_problem, prefer, include_human, min_examples, prompt, model, seed."""
+
+    name, version, where, device = "select", 1, "driver", False
+
+    def shards(self, task: Task) -> int:
+        return 1
+
+    def open(self, task: Task) -> ShardRunner:
+        config = task.config
+        encoder = PromptEncoder(Path(task.paths["base"]), PromptSection.model_validate(config["prompt"]))
+
+        def rank(sample: Sample) -> tuple[float, str]:
+            first = len(sample.token_ids) if config["prefer"] == "shortest" else task.seed(sample.id)
+            return float(first), sample.id
+
+        def run(shard: int, report: Report) -> ShardResult:
+            problems: dict[str, Problem] = {p.id: p for p in task.rows("problems", Problem)}
+            samples: list[Sample] = task.rows("samples", Sample)
+            verdicts: list[VerdictRow] = task.rows("verdicts", VerdictRow)
+            correct = {v.sample for v in verdicts if v.outcome == "correct"}
+            unique = unique_correct(samples, correct)
+            chosen = at_most(unique, config["max_per_problem"], rank)
+            examples = [_from_sample(encoder, s, problems[s.problem]) for s in chosen]
+            sampled = {s.problem for s in samples}
+            if config["include_human"]:
+                examples += [_from_human(encoder, p) for p in problems.values() if p.solution and p.id in sampled]
+            _check(task, examples, len(samples), len(correct))
+            write_rows(task.artefact.part(shard), examples, Example)
+            return ShardResult(
+                rows=len(examples),
+                metrics={
+                    "samples": len(samples), "correct": len(correct), "unique_correct": len(unique),
+                    "problems": len(sampled), "problems_solved": len({s.problem for s in unique}),
+                    "examples": len(examples), "human": len(examples) - len(chosen),
+                },
+            )
+
+        return run
+
+    def metrics(self, task: Task, shards: Sequence[ShardResult]) -> dict[str, Any]:
+        return shards[0].metrics
+
+
+def _check(task: Task, examples: Sequence[Example], samples: int, correct: int) -> None:
+    if len(examples) < task.config["min_examples"]:
+        raise RatchetError(
+            f"{task.label}: {len(examples)} examples selected from {samples} samples ({correct} correct), fewer than "
+            f"selection.min_examples={task.config['min_examples']}: sample more, or start with easier problems"
+        )
+
+
+def _from_sample(encoder: PromptEncoder, sample: Sample, problem: Problem) -> Example:
+    """The sample after the plain prompt, even if it was drawn after worked examples."""
+    return Example(
+        id=f"{sample.id}/example", parents=[sample.id, f"{sample.id}/verdict"], stage="select",
+        problem=problem.id, prompt_ids=encoder.encode(problem.question),
+        token_ids=encoder.trimmed(sample.token_ids, sample.text), text=sample.text, kind="model",
+    )
+
+
+def _from_human(encoder: PromptEncoder, problem: Problem) -> Example:
+    text = strip_calculator_marks(problem.solution or "")
+    return Example(
+        id=f"{problem.id}#human/example", parents=[problem.id], stage="select", problem=problem.id,
+        prompt_ids=encoder.encode(problem.question), token_ids=encoder.completion_ids(text), text=text, kind="human",
+    )
+
+
+register(SelectStage())

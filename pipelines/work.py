@@ -1,0 +1,57 @@
+"""What a worker does: run shards of a task. The same function serves every executor."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import msgspec
+
+from pipelines.files import write_json
+from pipelines.stage import ShardResult, ShardRunner, Task, kinds
+from pipelines.store import Progress
+
+_opened: tuple[str, ShardRunner] | None = None
+
+
+def run_shard(task: Task, shard: int) -> None:
+    """Run one shard and leave its marker in the work folder, written after the shard's files."""
+    global _opened
+    if _opened is None or _opened[0] != task.key:
+        _opened = None  # let go of the last stage's rows before loading this one's
+        _opened = (task.key, kinds()[task.kind].open(task))
+    began = time.monotonic()
+    progress = Progress(task.artefact.work / f"progress-{shard:05d}.json")
+    result = _opened[1](shard, progress)
+    result.timing.setdefault("seconds", time.monotonic() - began)
+    write_json(marker(task, shard), msgspec.to_builtins(result))
+    progress.path.unlink(missing_ok=True)
+
+
+def forget() -> None:
+    """Drop what the last stage holds."""
+    global _opened
+    _opened = None
+
+
+def marker(task: Task, shard: int) -> Path:
+    """The file that says that a shard is complete, and its result."""
+    return task.artefact.work / f"shard-{shard:05d}.json"
+
+
+def missing_shards(task: Task, count: int) -> list[int]:
+    """Shards that have no marker yet."""
+    return [s for s in range(count) if not marker(task, s).is_file()]
+
+
+def shard_results(task: Task, count: int) -> list[ShardResult]:
+    """Results of all shards, in order."""
+    return [msgspec.json.decode(marker(task, s).read_bytes(), type=ShardResult) for s in range(count)]
+
+
+def rest() -> None:
+    """Free the accelerator: sampling engines give back their memory until they are used again."""
+    from pipelines.engines import rest_engine
+
+    forget()
+    rest_engine()

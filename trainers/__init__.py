@@ -1,0 +1,1 @@
+"""Changes weights: model loading, supervised fine-tuning, checkpoints."""

@@ -1,0 +1,93 @@
+"""Training checkpoints: weights, optimiser, position and random state together, or not at all.
+
+A checkpoint is a folder that gets its name by one rename after everything in it has reached the disk; a
+half-written one keeps its temporary name and is deleted at the next start. Nothing is pickled: tensors are
+safetensors, the rest is JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+_PREFIX = "checkpoint-"
+
+
+def save_checkpoint(
+    folder: Path,
+    step: int,
+    parameters: Mapping[str, torch.nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    state: Mapping[str, Any],
+) -> None:
+    """Write checkpoint `step` (optimiser steps done) and drop the older ones."""
+    temporary = folder / f".{_PREFIX}{step}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    tensors = {f"parameter.{name}": p.detach().cpu().contiguous() for name, p in parameters.items()}
+    for name, p in parameters.items():
+        for field, value in optimizer.state[p].items():
+            tensors[f"optimizer.{field}.{name}"] = torch.as_tensor(value).detach().cpu().contiguous()
+    tensors["rng.cpu"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["rng.cuda"] = torch.cuda.get_rng_state()
+    save_file(tensors, temporary / "state.safetensors")
+    (temporary / "state.json").write_text(json.dumps({"step": step, **state}))
+    for path in temporary.iterdir():
+        _fsync(path)
+    _fsync(temporary)
+    os.rename(temporary, folder / f"{_PREFIX}{step}")
+    _fsync(folder)
+    for old in _complete(folder):
+        if _step_of(old) < step:
+            shutil.rmtree(old)
+
+
+def load_checkpoint(
+    folder: Path, parameters: Mapping[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
+) -> dict[str, Any] | None:
+    """Restore the latest complete checkpoint into `parameters` and `optimizer`; its state, or None."""
+    for leftover in folder.glob(f".{_PREFIX}*.tmp"):
+        shutil.rmtree(leftover)
+    complete = _complete(folder)
+    if not complete:
+        return None
+    latest = max(complete, key=_step_of)
+    tensors = load_file(latest / "state.safetensors")
+    with torch.no_grad():
+        for name, p in parameters.items():
+            p.copy_(tensors[f"parameter.{name}"])
+    for name, p in parameters.items():
+        suffix = f".{name}"
+        for key, value in tensors.items():
+            if key.startswith("optimizer.") and key.endswith(suffix):
+                field = key[len("optimizer.") : -len(suffix)]
+                if "." not in field:
+                    optimizer.state[p][field] = value if field == "step" else value.to(p.device)
+    torch.set_rng_state(tensors["rng.cpu"])
+    if "rng.cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["rng.cuda"])
+    return json.loads((latest / "state.json").read_text())
+
+
+def _complete(folder: Path) -> list[Path]:
+    return [p for p in folder.glob(f"{_PREFIX}*") if p.is_dir()]
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.removeprefix(_PREFIX))
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
