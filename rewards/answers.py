@@ -1,0 +1,183 @@
+"""One answer text against another: string, number, structure, in this order, within bounds and without sympy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+
+from rewards import nodes as n
+from rewards.equality import safely
+from rewards.limits import ANSWER_CHARS, LimitError, ParseError, Undefined
+from rewards.nodes import Node
+from rewards.parser import parse
+from rewards.structure import Comparison, canonical, plain_words
+from rewards.unicode import OVERRIDES, to_latex
+
+_SPACING = re.compile(r"\\(?:left|right|displaystyle|limits|bigl?|bigr|Bigl?|Bigr)(?![a-zA-Z])\s*|\\[!]")
+_THIN = re.compile(r"\\[,;: ]|~|\\q?quad(?![a-zA-Z])")
+_GAPS = re.compile(r"(?<![A-Za-z0-9.])\s+|\s+(?![A-Za-z0-9.])")
+_FRACTIONS = re.compile(r"\\[dtc]frac(?![a-zA-Z])")
+_TEXT_COMMAND = re.compile(r"\\(?:text(?:bf|it|rm|normal)?|mbox|mathrm|mathbf|operatorname|textsf)\s?\{([^{}]*)\}")
+_NOT_WORDS = re.compile(r"[\\${}]|[.,;:!?]+$")
+_PLAIN_COMMA = re.compile(r"\d,\d{3}(?!\d)")
+_DECIMAL_COMMA = re.compile(r"-?(\d+),(\d+)")
+_CHOICE = re.compile(r"\(?([A-Ja-j])\)?[.:,]?|\(([A-Ja-j])\)\W{0,3}(\S.*)|([A-J])[).:]\s?(\S.*)", re.DOTALL)
+_INTEGER = re.compile(r"[-+]?\d{1,30}")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A text and its readings: `key` for string comparison, `words` for text, `node` for mathematics."""
+
+    text: str
+    key: str
+    words: str
+    node: Node | None
+    problem: str  # "" | "parse" | "limit" | "unreadable"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    equal: bool
+    rule: str
+
+
+def string_key(text: str) -> str:
+    """`text` without what changes no meaning: spaces next to signs, \\left, \\dfrac for \\frac, "$", a last "."."""
+    text = _THIN.sub(" ", _SPACING.sub("", text)) if "\\" in text or "~" in text else text
+    text = _FRACTIONS.sub(r"\\frac", text).replace("\\$", "").replace("$", "")
+    text = _GAPS.sub("", text.strip())
+    return text.rstrip(".,;:") if text[:-1] else text
+
+
+def word_key(text: str) -> str:
+    text = _TEXT_COMMAND.sub(r" \1 ", text)
+    text = _NOT_WORDS.sub("", " ".join(text.split())).strip(" ().")
+    return plain_words(" ".join(text.split())) if text else ""
+
+
+@lru_cache(maxsize=8192)
+def read(text: str) -> Answer:
+    """All readings of an answer text, cached."""
+    if any(char in OVERRIDES for char in text) and not text.isascii():
+        return Answer(text, text, "", None, "unreadable")
+    if len(text) > ANSWER_CHARS:
+        return Answer(text, text.strip(), "", None, "limit")
+    latex = to_latex(text.strip())
+    key = string_key(latex)
+    try:
+        return Answer(latex, key, word_key(latex), parse(latex), "")
+    except ParseError:
+        return Answer(latex, key, word_key(latex), None, "parse")
+    except (LimitError, RecursionError):
+        return Answer(latex, key, word_key(latex), None, "limit")
+
+
+def as_integer(text: str) -> int | None:
+    match = _INTEGER.fullmatch(text)
+    return int(text) if match else None
+
+
+def compare(gold: str, given: str, symbolic: Callable[[Node, Node], bool] | None = None) -> Decision:
+    """Whether `given` says the same as `gold`. Raises Undecided where only `symbolic` could tell."""
+    left, right = as_integer(gold), as_integer(given)
+    if left is not None and right is not None:
+        return Decision(left == right, "equal-number" if left == right else "different")
+    a, b = read(gold), read(given)
+    if "unreadable" in (a.problem, b.problem):
+        return Decision(False, "unreadable")
+    if a.key == b.key and a.key:
+        return Decision(True, "equal-string")
+    choice = same_choice(a, b)
+    if choice is not None:
+        return Decision(choice, "equal-choice" if choice else "different")
+    if "limit" in (a.problem, b.problem):
+        return Decision(False, "limit")
+    if a.words and a.words == b.words and (is_text(a) or is_text(b)):
+        return Decision(True, "equal-text")
+    if a.node is None or b.node is None:
+        return Decision(False, "different" if a.words else "unreadable")
+    return by_structure(a, b, a.node, b.node, symbolic)
+
+
+def is_text(answer: Answer) -> bool:
+    return answer.node is None or isinstance(answer.node, n.Text) or (
+        isinstance(answer.node, n.Listing) and any(isinstance(item, n.Text) for item in answer.node.items)
+    )  # fmt: skip
+
+
+def by_structure(a: Answer, b: Answer, gold: Node, given: Node, symbolic: Callable[[Node, Node], bool] | None) -> Decision:
+    comparison = Comparison()
+    comparison.expressions.symbolic = symbolic
+    try:
+        if comparison.equal(gold, given):
+            return Decision(True, comparison.rule)
+        rule = "different"
+    except LimitError:
+        rule = "limit"
+    except Undefined:
+        rule = "undefined"
+    except (ParseError, RecursionError):
+        rule = "different"
+    for reading in alternatives(a, b, gold, given):
+        if safely(lambda reading=reading: Comparison().equal(*reading)):
+            return Decision(True, "equal-reading")
+    return Decision(same_decimal_comma(a, b) or same_decimal_comma(b, a), "equal-reading") if "," in a.text + b.text and (
+        same_decimal_comma(a, b) or same_decimal_comma(b, a)
+    ) else Decision(False, rule)  # fmt: skip
+
+
+def alternatives(a: Answer, b: Answer, gold: Node, given: Node) -> list[tuple[Node, Node]]:
+    """Other readings of the same texts: the rounding a gold offers itself, lists that look like thousands."""
+    found: list[tuple[Node, Node]] = []
+    if isinstance(gold, n.Relation) and "~" in gold.ops:
+        last = gold.members[-1]
+        found.append((canonical(last), given))
+    if _PLAIN_COMMA.search(a.text):
+        try:
+            found.append((parse(a.text, thousands=False), parse(b.text, thousands=False)))
+        except (ParseError, LimitError):
+            pass
+    return found
+
+
+def same_decimal_comma(comma: Answer, point: Answer) -> bool:
+    """1,22 against 1.22: a decimal comma where the other side writes the same digits with a point."""
+    match = _DECIMAL_COMMA.fullmatch(comma.key)
+    if not match or "." not in point.text:
+        return False
+    sign = -1 if comma.key.startswith("-") else 1
+    whole, part = match.groups()
+    value = point.node
+    value = value.value if isinstance(value, n.Measure) else value
+    return isinstance(value, n.Num) and value.value == sign * Fraction(int(whole + part), 10 ** len(part))
+
+
+def choice_of(answer: Answer) -> tuple[str, str, bool] | None:
+    """Letter, what follows it, and whether it is marked as a choice by brackets or \\text."""
+    plain = _TEXT_COMMAND.sub(r"\1", answer.text).replace("$", "").replace("\\ ", " ").strip().rstrip(".")
+    match = _CHOICE.fullmatch(plain)
+    if match is None:
+        return None
+    letter = match.group(1) or match.group(2) or match.group(4)
+    rest = match.group(3) or match.group(5) or ""
+    return letter, rest.strip(), plain != letter or "\\" in answer.text
+
+
+def same_choice(gold: Answer, given: Answer) -> bool | None:
+    """Multiple choice: (B), B., \\text{B} and "B) 12" are one answer. None where this is no choice."""
+    left, right = choice_of(gold), choice_of(given)
+    if left is None or right is None:
+        return None
+    if left[1] and right[1] and not (left[2] and right[2]):
+        return None
+    if not (left[2] or right[2] or left[0] == right[0]):
+        return None
+    if left[0].islower() != right[0].islower() and not (left[2] and right[2]) and not left[1] and not right[1]:
+        marked_lower = (left[2] and left[0].islower()) or (right[2] and right[0].islower())
+        if not marked_lower and not (left[2] or right[2]):
+            return None
+    return left[0].upper() == right[0].upper()

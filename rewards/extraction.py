@@ -1,0 +1,268 @@
+"""The answer in a prediction: boxes, `####` lines, phrases, delimited mathematics, last number.
+
+Every search is one forward pass with regular expressions that cannot backtrack over more than a bounded
+number of characters, so the time is linear in the text, which is cut to its last 200,000 characters.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from rewards.limits import TEXT_TAIL, LimitError, ParseError
+from rewards.nodes import Text
+from rewards.parser import parse
+from rewards.unicode import to_latex
+from rewards.verdict import Mode
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An answer text. `parts` are the contents of the boxes joined to it, itself last; `hedged`: by "or"."""
+
+    text: str
+    parts: tuple[str, ...] = ()
+    hedged: bool = False
+
+    @property
+    def group(self) -> str:
+        return (" or " if self.hedged else ", ").join(self.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    start: int
+    end: int
+    content: str
+
+
+_BOX_TOKEN = re.compile(r"\\(?:[a-zA-Z]{0,12}boxed|fbox|framebox)(?![a-zA-Z])\s*|\x08oxed(?=\{)|\\.|[{}]", re.DOTALL)
+_UNBRACED = re.compile(r"(?:[-+]?\d[\d,]*(?:\.\d+)?|\\[dt]?frac\s?(?:\d\s?\d|\{[^{}]{1,40}\}\s?\{[^{}]{1,40}\}))(?![\w{])")
+_JOIN_NOISE = re.compile(r"\\(?:quad|qquad|text|mathrm|textbf|,|;|:|!|\(|\)|\[|\]|\\)|[\s${}&~*]")
+_JOINS = frozenset({"", ",", ";", "and", "or", ",and", ",or"})
+_STOP_TOKENS = ("<|im_end|>", "<|im_start|>", "<|endoftext|>", "<|eot_id|>", "<|end|>", "</s>", "<|end_of_text|>")
+_THINK_ENDS = ("</think>", "</thinking>", "<|/think|>")
+
+
+def visible(text: str) -> str:
+    """The part of a prediction that is its answer: its tail, after the reasoning, before a stop token."""
+    text = text[-TEXT_TAIL:]
+    for marker in _THINK_ENDS:
+        _, found, after = text.rpartition(marker)
+        if found:
+            text = after
+    for marker in _STOP_TOKENS:
+        at = text.find(marker)
+        if at > 0 and text[:at].strip():
+            text = text[:at]
+    return text
+
+
+def boxes(text: str) -> list[Box]:
+    """Complete, non-empty boxes in order of their ends; of nested ones the outermost."""
+    if "box" not in text and "\x08oxed" not in text:
+        return []
+    found: list[Box] = []
+    stack: list[tuple[int, int]] = []  # (start of the box or -1, start of its content)
+    pending = -1
+    for match in _BOX_TOKEN.finditer(text):
+        token = match.group()
+        if token == "{":
+            start = pending if pending >= 0 and text[match.start() - 1] != "{" else -1
+            stack.append((start, match.end()))
+            pending = -1
+        elif token == "}":
+            pending = -1
+            if stack:
+                start, inside = stack.pop()
+                content = text[inside : match.start()]
+                if start >= 0 and content.strip(" $\n\t~"):
+                    while found and found[-1].start > start:
+                        found.pop()
+                    found.append(Box(start, match.end(), content))
+        elif "box" in token or token.startswith("\x08"):
+            pending = -1
+            if text[match.end() : match.end() + 1] == "{":
+                pending = match.start()
+            elif bare := _UNBRACED.match(text, match.end()):
+                found.append(Box(match.start(), bare.end(), bare.group()))
+        else:
+            pending = -1
+    return found
+
+
+def joined(text: str, found: list[Box]) -> Candidate:
+    """The last box, with the boxes before it that nothing but "," "and" "or" or space separates from it."""
+    last = found[-1]
+    parts, hedged = [last.content.strip(" $")], False
+    for before, after in zip(reversed(found[:-1]), reversed(found[1:]), strict=True):
+        between = text[before.end : after.start]
+        join = _JOIN_NOISE.sub("", between).lower().rstrip(".") if len(between) <= 80 else "far"
+        if join not in _JOINS or len(parts) >= 64:
+            break
+        hedged = hedged or join.endswith("or")
+        parts.append(before.content.strip(" $"))
+    if len(set(parts)) == 1:
+        return Candidate(last.content)
+    return Candidate(last.content, tuple(reversed(parts)), hedged)
+
+
+def marked(text: str) -> str | None:
+    """The text after the last `####`, to the end of its line."""
+    _, found, after = text.rpartition("####")
+    if not found:
+        return None
+    line = after.strip().split("\n", 1)[0].strip()
+    return line or None
+
+
+_PHRASE = re.compile(
+    r"(?:answers?|ans|result|solution)\b\**\s{0,3}(?:\([^()\n]{0,30}\)\s?)?(?:\*\*)?\s{0,3}"
+    r"(?:is indeed|is therefore|is thus|is simply|is equal to|is given by|is|are|was|equals|would be|should be|must be|[:：=])"
+    r"|答案\s{0,3}(?:应该是|应为|就是|是|为|等于|[:：])|(?:^|\n)\s{0,3}(?:\*\*)?A(?:\*\*)?:",
+    re.IGNORECASE,
+)
+_STRONG_PHRASE = re.compile(r"answers?\b|ans\b|答案|A:", re.IGNORECASE)
+_SENTENCE_END = re.compile(
+    r"\.\s|\.\*|\.$|\n|。|！|；|\bI hope\b|\bbecause\b|\bsince\b|,\s(?:which|so|as|where|because|since|but|not)\b|<\|",
+    re.IGNORECASE,
+)
+_MATH = re.compile(r"\$\$([^$]{1,2000})\$\$|\$([^$\n]{1,1000})\$|\\\(((?:[^\\]|\\[^)]){1,1000}?)\\\)|\\\[((?:[^\\]|\\[^\]]){1,2000}?)\\\]")
+_BOLD = re.compile(r"\*\*([^*\n]{1,200})\*\*")
+_NUMBER = re.compile(
+    r"(?<![\w\\^_{.,/])(?:(?<![\d)\]}])[-+−]\s?)?[$€£]?\s?"
+    r"(?:\d{1,3}(?: \d{3})*\s\d{1,9}/\d{1,9}"
+    r"|\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d{1,3}(?: \d{3})+(?![\d/])(?:\.\d+)?|\d{1,300},\d{1,2}(?![\d,])"
+    r"|\d{1,300}(?:\.\d{1,300})?(?:\s?/\s?\d{1,300})?|\.\d{1,300})"
+    r"(?:\s?(?:\\?%|percent\b|pct\b|°))?|-?\\[dt]?frac\{[^{}]{1,40}\}\{[^{}]{1,40}\}|-?\d{0,20}\\sqrt\{[^{}]{1,40}\}"
+)
+_CODE = re.compile(r"__\w|\blambda\b|\bimport\b|\bopen\s?\(|\bexec\b|\beval\b|\bos\.|\bsys\.|\bsubprocess\b|\bgetattr\b|globals\(\)")
+_NOT_ANSWERS = frozenset("correct right wrong incorrect helpful not yes clear useful as follows unknown unclear complete".split())
+
+
+def readable(text: str, words: int = 4) -> bool:
+    """Whether `text` is an answer by itself: mathematics, or a few words."""
+    text = text.strip()
+    if not text or len(text) > 600:
+        return False
+    try:
+        node = parse(to_latex(text))
+    except (ParseError, LimitError):
+        return False
+    if isinstance(node, Text):
+        found = node.words.split()
+        return len(found) <= words and found[0] not in _NOT_ANSWERS
+    return True
+
+
+def trimmed(text: str) -> str:
+    return text.strip().strip("*_\"'`").strip().rstrip(".,;:!。").strip().strip("*").strip()
+
+
+def from_tail(tail: str) -> str | None:
+    """The answer at the start of what follows "the answer is"."""
+    tail = tail[:1500].lstrip(" \t\r\n:：*_>")
+    if not tail:
+        return None
+    first = _MATH.match(tail)
+    end = _SENTENCE_END.search(tail, first.end() if first else 0)
+    sentence = trimmed(tail[: end.start() if end else len(tail)])
+    if readable(sentence):
+        return sentence
+    if first and readable(content := next(group for group in first.groups() if group is not None)):
+        return content
+    number = _NUMBER.match(tail)
+    if number and number.group().strip():
+        return number.group().strip()
+    for verb in (" is ", " are ", " = ", ": "):
+        _, found, rest = sentence.rpartition(verb)
+        if found and readable(trimmed(rest)):
+            return trimmed(rest)
+    return last_value(sentence)
+
+
+def phrase(text: str) -> tuple[str, int, bool] | None:
+    """The answer that the last usable phrase announces, where the phrase ends, and whether it says "answer"."""
+    for match in reversed(list(_PHRASE.finditer(text))[-8:]):
+        value = from_tail(text[match.end() : match.end() + 1500])
+        if value is not None:
+            return value, match.end(), bool(_STRONG_PHRASE.search(match.group()))
+    return None
+
+
+def last_value(text: str) -> str | None:
+    """Whatever ends last of delimited mathematics, bold text and numbers."""
+    if _CODE.search(text):
+        return None
+    best: tuple[int, str] | None = None
+    spans: list[tuple[int, int]] = []
+    segments = list(_MATH.finditer(text))[-40:]
+    for match in segments:
+        spans.append(match.span())
+        content = next(group for group in match.groups() if group is not None)
+        if readable(content):
+            best = (match.end(), content.strip())
+    for match in list(_BOLD.finditer(text))[-10:]:
+        if readable(match.group(1), words=3) and (best is None or match.end() > best[0]):
+            best = (match.end(), trimmed(match.group(1)))
+    tail_start = spans[-1][1] if spans else 0
+    for match in _NUMBER.finditer(text, max(0, len(text) - 20_000)):
+        inside = any(start <= match.start() < end for start, end in spans[-3:]) if match.start() < tail_start else False
+        if not inside and match.group().strip() and (best is None or match.end() > best[0]):
+            best = (match.end(), match.group().strip())
+    return best[1] if best else None
+
+
+def lenient(text: str) -> Candidate | None:
+    found = boxes(text)
+    spoken = phrase(text[-20_000:])
+    if found:
+        offset = max(0, len(text) - 20_000)
+        if spoken and spoken[2] and spoken[1] + offset > found[-1].end and "boxed" not in spoken[0]:
+            value = spoken[0]
+            if any(char.isdigit() for char in value) and readable(value, words=0):
+                return Candidate(value)
+        return joined(text, found)
+    tagged = text.rfind("<answer>")
+    if tagged >= 0:
+        content = text[tagged + 8 :].split("</answer>", 1)[0].strip()
+        if readable(content):
+            return Candidate(content)
+        if content and content != text.strip():
+            inner = lenient(content)
+            return inner or Candidate(content)
+    hashes = marked(text)
+    if hashes is not None:
+        return Candidate(hashes)
+    whole = trimmed(text)
+    if "\n" not in whole and len(whole) <= 300 and not _CODE.search(whole) and readable(whole):
+        return Candidate(whole)
+    if spoken:
+        return Candidate(spoken[0])
+    value = last_value(text)
+    return Candidate(value) if value else None
+
+
+def find(prediction: str, mode: Mode) -> Candidate | None:
+    """The answer in `prediction`, or None. Strict: the last box, else the `####` line."""
+    text = visible(prediction)
+    if mode == "lenient":
+        found = lenient(text)
+        if found is None and text is not prediction:
+            found = lenient(prediction[-TEXT_TAIL:])
+        return found
+    found_boxes = boxes(text)
+    if found_boxes:
+        return joined(text, found_boxes)
+    hashes = marked(text)
+    return Candidate(hashes) if hashes is not None else None
+
+
+def find_gold(gold: str) -> str:
+    """The answer in a gold text: its boxes, its `####` line, or all of it."""
+    gold = gold[-TEXT_TAIL:]
+    found = boxes(gold)
+    if found:
+        candidate = joined(gold, found)
+        return candidate.group if candidate.parts and not candidate.hedged else candidate.text
+    return (marked(gold) or "") if "####" in gold else gold.strip()

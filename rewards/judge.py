@@ -1,0 +1,86 @@
+"""Extraction, comparison and the decision between a wrong answer and a checker that could not tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+from rewards import nodes as n
+from rewards.answers import Decision, compare, read, string_key
+from rewards.extraction import Candidate, find, find_gold
+from rewards.limits import ANSWER_CHARS, Undecided
+from rewards.nodes import Node
+from rewards.structure import canonical, expand_signs
+from rewards.unicode import to_latex
+from rewards.verdict import Mode, Outcome
+
+Symbolic = Callable[[Node, Node], bool]
+Judgement = tuple[Outcome, str | None, str]
+_CACHED_CHARS = 256
+
+
+class NeedsSymbolic(Exception):
+    """Only sympy could tell, which belongs into a worker process."""
+
+
+@lru_cache(maxsize=4096)
+def _compare_cached(gold: str, given: str) -> Decision:
+    return compare(gold, given)
+
+
+def compare_cached(gold: str, given: str, symbolic: Symbolic | None) -> Decision:
+    if symbolic is None and len(gold) <= _CACHED_CHARS and len(given) <= _CACHED_CHARS:
+        return _compare_cached(gold, given)
+    return compare(gold, given, symbolic)
+
+
+def members(gold: str) -> int:
+    """How many members the gold lists, 1 for a single value."""
+    node = read(gold).node
+    if node is None:
+        return 1
+    node = expand_signs(canonical(node))
+    return len(node.items) if isinstance(node, n.Listing | n.Braces | n.Seq) else 1
+
+
+def decide(candidate: Candidate, gold: str, symbolic: Symbolic | None) -> Decision:
+    """The last box decides; joined boxes count together where the gold has as many members.
+
+    Boxes joined by "or" are a hedge: each of them must be right.
+    """
+    decision = compare_cached(gold, candidate.text.strip(), symbolic)
+    if candidate.parts and members(gold) == len(candidate.parts):
+        together = compare_cached(gold, candidate.group, symbolic)
+        if together.equal:
+            return together
+    if decision.equal and candidate.hedged:
+        if not all(compare_cached(gold, part, symbolic).equal for part in candidate.parts):
+            return Decision(False, "hedged")
+    return decision
+
+
+def judge(prediction: str, gold: str, mode: Mode, symbolic: Symbolic | None = None) -> Judgement:
+    """Outcome, extracted answer and rule. Raises NeedsSymbolic where only sympy could tell and it is not given."""
+    expected = find_gold(gold)
+    if not expected.strip(" .,;:$\\{}()[]\n\t"):
+        return "bad_gold", None, "empty-gold"
+    candidate = find(prediction, mode)
+    if mode == "lenient" and len(prediction) <= ANSWER_CHARS:
+        whole = string_key(to_latex(prediction.strip()))
+        if whole and whole == read(expected).key:
+            return "correct", prediction.strip(), "equal-string"
+    if candidate is None:
+        return "no_answer", None, "no-answer"
+    extracted = candidate.text.strip()[:ANSWER_CHARS]
+    try:
+        decision = decide(candidate, expected, symbolic)
+    except Undecided:
+        if symbolic is not None:
+            return "error", extracted, "undecided"
+        raise NeedsSymbolic from None
+    if decision.equal:
+        return "correct", extracted, decision.rule
+    problem = read(expected).problem if len(expected) <= ANSWER_CHARS else "limit"
+    if problem in ("limit", "unreadable"):
+        return "bad_gold", extracted, f"{problem}-gold"
+    return "wrong", extracted, decision.rule
