@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -14,6 +15,16 @@ from configs.errors import ConfigError
 from configs.schema import Recipe
 
 RECIPES = Path(__file__).parent / "recipes"
+Loc = tuple[str | int, ...]  # a path into nested data
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain YAML with numbers such as 5e-4, which YAML 1.1 takes for text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("+-0123456789")
+)
 
 
 def shipped() -> list[str]:
@@ -31,7 +42,7 @@ def find_recipe(name: str) -> Path:
     shipped_path = RECIPES / f"{name}.yaml"
     if not shipped_path.is_file():
         near = difflib.get_close_matches(name, shipped(), n=1)
-        hint = f"; did you mean `{near[0]}`?" if near else ""
+        hint = f"; did you mean `{near[0]}`?" if near else "."
         raise ConfigError(f"no recipe `{name}`{hint} Shipped recipes: {', '.join(shipped())}; or give a .yaml file")
     return shipped_path
 
@@ -44,26 +55,35 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
         data, lines = _parse(text)
     except UnicodeDecodeError as e:
         raise ConfigError(f"{path}: not a text file ({e})") from e
+    except yaml.MarkedYAMLError as e:
+        at = f"{path}:{e.problem_mark.line + 1}" if e.problem_mark else str(path)
+        raise ConfigError(f"{at}: not valid YAML: {e.problem}") from e
     except yaml.YAMLError as e:
         raise ConfigError(f"{path}: not valid YAML: {e}") from e
     data.setdefault("name", path.stem)
+    places: dict[Loc, int | str] = dict(lines)
     for override in overrides:
-        apply_override(data, override)
-    return validate(data, str(path), lines)
+        parts = apply_override(data, override)
+        places = {loc: at for loc, at in places.items() if loc[: len(parts)] != parts}
+        places[parts] = override
+    return validate(data, str(path), places)
 
 
-def validate(data: Mapping[str, Any], where: str, lines: Mapping[tuple[str | int, ...], int] | None = None) -> Recipe:
-    """A Recipe from plain data. Errors list every wrong key with its line and a suggestion."""
+def validate(data: Mapping[str, Any], where: str, places: Mapping[Loc, int | str] | None = None) -> Recipe:
+    """A Recipe from plain data. Errors list every wrong key with a suggestion and its place: the line in the
+    file, or the override that set it."""
     try:
         return Recipe.model_validate(data)
     except ValidationError as e:
         messages = []
         for error in e.errors():
             loc = tuple(error["loc"])
+            unknown = error["type"] == "extra_forbidden"
+            loc = loc if unknown else _within_schema(loc)
             key = ".".join(str(p) for p in loc) or "recipe"
-            line = _line_of(loc, lines or {})
-            at = f"{where}:{line}" if line else where
-            if error["type"] == "extra_forbidden":
+            place = _place_of(loc, places or {})
+            at = f"override `{place}`" if isinstance(place, str) else f"{where}:{place}" if place else where
+            if unknown:
                 messages.append(f"{at}: unknown key `{key}`{_suggest(loc)}")
             else:
                 given = "" if isinstance(error.get("input"), dict) else f" (got {error.get('input')!r})"
@@ -89,79 +109,96 @@ def _section(annotation: Any) -> type[BaseModel] | None:
     return next((s for a in get_args(annotation) if (s := _section(a)) is not None), None)
 
 
-def _suggest(loc: tuple[str | int, ...]) -> str:
-    """A hint for an unknown key: the nearest key in its section, else the nearest leaf of the whole schema."""
+def _suggest(loc: Loc) -> str:
+    """A hint for an unknown key: its like in its own section, else in another one, else what is valid."""
     path = [str(p) for p in loc if not isinstance(p, int)]
     keys = valid_keys()
     prefix = ".".join(path[:-1])
-    siblings = [k for k in keys if k.rpartition(".")[0] == prefix]
-    near = difflib.get_close_matches(path[-1], [k.rpartition(".")[2] for k in siblings], n=1, cutoff=0.5)
-    if near:
-        return f"; did you mean `{'.'.join([*path[:-1], near[0]])}`?"
-    elsewhere = [k for k in keys if k.rpartition(".")[2] == path[-1]]
-    if elsewhere:
-        return f"; did you mean `{elsewhere[0]}`?"
-    return f"; valid here: {', '.join(k.rpartition('.')[2] for k in siblings)}" if siblings else ""
+    siblings = [k.rpartition(".")[2] for k in keys if k.rpartition(".")[0] == prefix]
+
+    def near(names: Sequence[str], cutoff: float) -> str | None:
+        return next(iter(difflib.get_close_matches(path[-1], names, n=1, cutoff=cutoff)), None)
+
+    leaves = list(dict.fromkeys(k.rpartition(".")[2] for k in keys))
+    for names, cutoff in ((siblings, 0.8), (leaves, 0.8), (siblings, 0.5)):
+        if name := near(names, cutoff):
+            if names is siblings:
+                return f"; did you mean `{'.'.join([*map(str, loc[:-1]), name])}`?"
+            return f"; did you mean `{next(k for k in keys if k.rpartition('.')[2] == name)}`?"
+    return f"; valid here: {', '.join(siblings)}" if siblings else ""
 
 
-def apply_override(data: dict[str, Any], override: str) -> None:
-    """Set one dotted key in nested plain data; the value is read as YAML. List items by number: `a.0.b`."""
+def apply_override(data: dict[str, Any], override: str) -> Loc:
+    """Set one dotted key in nested plain data; the value is read as YAML. List items by number: `a.0.b`.
+
+    Returns where it was set."""
     key, eq, raw = override.partition("=")
     if not eq or not key:
         raise ConfigError(f"override `{override}` is not of the form key=value, e.g. sampling.temperature=0.8")
     try:
-        value = yaml.safe_load(raw) if raw else None
+        value = yaml.load(raw, _Loader) if raw else None
     except yaml.YAMLError as e:
         raise ConfigError(f"override `{override}`: the value is not valid YAML: {e}") from e
-    if isinstance(value, str):
-        value = _scientific(value)
     parts = key.split(".")
     node: Any = data
+    loc: list[str | int] = []
     for i, part in enumerate(parts):
         last = i == len(parts) - 1
         if isinstance(node, list):
             if not part.isdigit() or int(part) >= len(node):
                 raise ConfigError(f"override `{override}`: `{'.'.join(parts[:i])}` has items 0 to {len(node) - 1}")
+            loc.append(int(part))
             if last:
                 node[int(part)] = value
             else:
                 node = node[int(part)]
         elif isinstance(node, dict):
+            loc.append(part)
             if last:
                 node[part] = value
             else:
-                node = node.setdefault(part, {})
+                if node.get(part) is None:  # absent, or a section left empty
+                    node[part] = {}
+                node = node[part]
         else:
             raise ConfigError(f"override `{override}`: `{'.'.join(parts[:i])}` is a value, not a section")
+    return tuple(loc)
 
 
-def _scientific(value: str) -> str | float:
-    """YAML 1.1 reads `5e-4` as text; people mean a number."""
-    try:
-        return float(value) if value[:1].isdigit() and "e" in value.lower() else value
-    except ValueError:
-        return value
-
-
-def _line_of(loc: tuple[str | int, ...], lines: Mapping[tuple[str | int, ...], int]) -> int | None:
-    """The line of the longest known prefix of `loc`."""
+def _place_of(loc: Loc, places: Mapping[Loc, int | str]) -> int | str | None:
+    """The place of the longest known prefix of `loc`."""
     for end in range(len(loc), 0, -1):
-        if loc[:end] in lines:
-            return lines[loc[:end]]
+        if loc[:end] in places:
+            return places[loc[:end]]
     return None
 
 
-def _parse(text: str) -> tuple[dict[str, Any], dict[tuple[str | int, ...], int]]:
-    """Plain data and the line number of every key, from YAML text (duplicate keys are an error)."""
-    lines: dict[tuple[str | int, ...], int] = {}
+def _within_schema(loc: Loc) -> Loc:
+    """`loc` without the names that pydantic adds for the alternatives of a type, such as `list[str]`."""
+    keys, kept, prefix = set(valid_keys()), [], ""
+    for part in loc:
+        if isinstance(part, int):
+            kept.append(part)
+        elif prefix + part in keys:
+            kept.append(part)
+            prefix += f"{part}."
+    return tuple(kept)
 
-    def walk(node: yaml.Node | None, path: tuple[str | int, ...]) -> None:
+
+def _parse(text: str) -> tuple[dict[str, Any], dict[Loc, int]]:
+    """Plain data and the line number of every key, from YAML text (duplicate keys are an error)."""
+    lines: dict[Loc, int] = {}
+
+    def walk(node: yaml.Node | None, path: Loc) -> None:
         if isinstance(node, yaml.MappingNode):
             seen: set[str] = set()
             for key_node, value_node in node.value:
                 key, line = str(key_node.value), key_node.start_mark.line + 1
                 if key in seen:
-                    raise yaml.YAMLError(f"line {line}: key `{'.'.join([*map(str, path), key])}` is given twice")
+                    name = ".".join([*map(str, path), key])
+                    raise yaml.MarkedYAMLError(
+                        problem=f"key `{name}` is given twice", problem_mark=key_node.start_mark
+                    )
                 seen.add(key)
                 lines[(*path, key)] = line
                 walk(value_node, (*path, key))
@@ -170,19 +207,10 @@ def _parse(text: str) -> tuple[dict[str, Any], dict[tuple[str | int, ...], int]]
                 lines[(*path, i)] = item.start_mark.line + 1
                 walk(item, (*path, i))
 
-    walk(yaml.compose(text, Loader=yaml.SafeLoader), ())
-    data = yaml.safe_load(text)
+    walk(yaml.compose(text, Loader=_Loader), ())
+    data = yaml.load(text, _Loader)
     if data is None:
         data = {}
     if not isinstance(data, dict):
         raise yaml.YAMLError("the top level must be a mapping of sections")
-    return _floats(data), lines
-
-
-def _floats(value: Any) -> Any:
-    """Numbers such as 5e-4, which YAML 1.1 leaves as text, made floats throughout."""
-    if isinstance(value, dict):
-        return {k: _floats(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_floats(v) for v in value]
-    return _scientific(value) if isinstance(value, str) else value
+    return data, lines

@@ -12,9 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Section(BaseModel):
-    """Base of all sections: frozen, unknown keys forbidden."""
+    """Base of all sections: frozen, unknown keys and infinite numbers forbidden."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 Positive = Annotated[int, Field(gt=0)]
@@ -155,9 +155,9 @@ class TrainingSection(Section):
 
 
 class BenchmarkSection(Section):
-    """One evaluation set; `name` labels it in reports."""
+    """One evaluation set; `name` labels it in reports and folders."""
 
-    name: str
+    name: Annotated[str, Field(pattern=r"^[^/]+$")]
     source: SourceSection
 
 

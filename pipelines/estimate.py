@@ -105,7 +105,10 @@ def _rows(stage: Stage, plan: Plan, rows: dict[str, int]) -> int:
     if stage.kind == "verify":
         return rows[stage.inputs["samples"].key]
     if stage.kind == "select":
-        return min(rows[stage.inputs["samples"].key], plan.recipe.selection.max_per_problem * rows[stage.inputs["problems"].key])
+        samples = rows[stage.inputs["samples"].key]
+        problems = samples // max(1, stage.inputs["samples"].config["n"])
+        human = problems if stage.config["include_human"] else 0
+        return min(samples, stage.config["max_per_problem"] * problems) + human
     if stage.kind == "train":
         return rows[stage.inputs["examples"].key]
     return rows[stage.inputs["train"].key] if stage.kind == "decontaminate" else known

@@ -9,7 +9,6 @@ from typing import Any
 
 from configs.errors import ConfigError, InputError
 from configs.load import apply_override, validate
-from configs.schema import Recipe
 from pipelines.home import store_root
 from pipelines.models import ResolvedModel, resolve_model
 from pipelines.outcome import accuracy_table

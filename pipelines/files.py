@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,21 @@ def writing(path: Path) -> Iterator[Path]:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
         else:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # absent, or its folder is what cannot be written
+                temporary.unlink()
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on the file `path`, made if need be; waits while another process holds it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = path.open("a")
+    except OSError as e:
+        raise disk_error(e, path) from e
+    with handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
 
 
 def disk_error(error: OSError, path: Path) -> RatchetError:
@@ -41,7 +56,7 @@ def disk_error(error: OSError, path: Path) -> RatchetError:
             f"no space left while writing {path}: free some space, or set RATCHET_HOME to a folder on another disk, "
             "then resume; nothing half-written was kept"
         )
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
         return InputError(f"cannot write {path}: {error.strerror}; set RATCHET_HOME to a folder that you may write to")
     return RatchetError(f"cannot write {path}: {error}")
 

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from configs.errors import ConfigError
+from configs.keys import content_key
 from configs.schema import BenchmarkSection, Recipe, SourceSection
 from data_gen.engine import resolve_engine
 from pipelines.files import sha256_of
@@ -30,8 +31,13 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 def resolve(recipe: Recipe) -> Recipe:
-    """The recipe with engine, dtype and threads settled for this machine."""
+    """The recipe with engine, dtype and threads settled for this machine, and local paths made absolute, so that
+    a resume from another folder finds the same files."""
     data = recipe.model_dump()
+    for source in (data["data"]["train"], *(b["source"] for b in data["evaluation"]["benchmarks"])):
+        source["path"] = source["path"] and str(Path(source["path"]).expanduser().absolute())
+    if (folder := Path(recipe.model.name).expanduser()).exists():
+        data["model"]["name"] = str(folder.absolute())
     data["sampling"]["engine"] = resolve_engine(recipe.sampling.engine)
     data["model"]["dtype"] = resolve_dtype(recipe.model.dtype)
     if recipe.executor.threads == "auto":
@@ -61,7 +67,8 @@ class _Builder:
             path = Path(source.path).expanduser().resolve()
             if not path.is_file():
                 raise ConfigError(f"{label}: {path} does not exist")
-            config["content"], paths["path"] = sha256_of(path), str(path)
+            # the name too: it is part of the ids of rows that bring none
+            config["content"], paths["path"] = content_key(path.name, sha256_of(path)), str(path)
         return self.add(Stage("problems", label, config, paths=paths))
 
     def sample(self, label: str, problems: Stage, trained: Stage | None, **settings: Any) -> Stage:

@@ -36,24 +36,31 @@ class RunFolder:
     def create(cls, path: Path, recipe: Recipe) -> RunFolder:
         """A new folder, or the same recipe's old one; one of another recipe is refused with what differs."""
         run = cls(path)
+        if run.begun_with(recipe):
+            return run
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise InputError(f"cannot make the run folder {path}: {e.strerror}; choose another --run-dir") from e
+        with writing(path / "recipe.yaml") as temporary:
+            temporary.write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+        return run
+
+    def begun_with(self, recipe: Recipe) -> bool:
+        """Whether this recipe was begun here; a folder that is anything else but absent or empty is refused."""
+        path = self.path
         if (path / "recipe.yaml").exists():
-            differing = _differences(run.recipe().model_dump(), recipe.model_dump())
+            differing = _differences(self.recipe().model_dump(), recipe.model_dump())
             if differing:
                 raise InputError(
                     f"run folder {path} belongs to another config; it differs in:\n"
                     + "\n".join(f"  {k}: {a!r} there, {b!r} here" for k, (a, b) in differing.items())
                     + f"\nContinue it as it is with `ratchet resume {path}`, or choose another --run-dir"
                 )
-            return run
+            return True
         if path.exists() and (not path.is_dir() or any(p.name != ".lock" for p in path.iterdir())):
             raise InputError(f"{path} exists and is not a run folder: choose another --run-dir")
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as e:
-            raise disk_error(e, path) from e
-        with writing(path / "recipe.yaml") as temporary:
-            temporary.write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
-        return run
+        return False
 
     @classmethod
     def existing(cls, path: Path) -> RunFolder:
@@ -92,9 +99,9 @@ class RunFolder:
         lock = self.path / ".lock"
         if not lock.exists():
             return False
-        with lock.open("a+") as handle:
+        with lock.open() as handle:  # reading is enough: the folder may be someone else's
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
                 return True
         return False
@@ -115,8 +122,10 @@ class RunFolder:
         links.mkdir(exist_ok=True)
         for number, stage in enumerate(plan.stages):
             link = links / f"{number:02d}-{stage.label.replace('/', '-')}"
-            if not link.is_symlink():
-                link.symlink_to(store.artefact(stage.kind, stage.key).path)
+            target = store.artefact(stage.kind, stage.key).path
+            if not link.is_symlink() or link.readlink() != target:  # the store may have moved since
+                link.unlink(missing_ok=True)
+                link.symlink_to(target)
 
     def plan(self) -> dict[str, Any]:
         """The recorded plan."""
@@ -143,7 +152,13 @@ class RunFolder:
         if not path.exists():
             return []
         lines = path.read_bytes().split(b"\n")[:-1]  # a torn last line has no newline
-        return [json.loads(line) for line in lines if line]
+        records = []
+        for number, line in enumerate(lines, 1):
+            try:
+                records.append(json.loads(line))
+            except ValueError as e:
+                raise InputError(f"{path}, line {number}: damaged ({e}); remove the line or the file") from e
+        return records
 
     def _append(self, name: str, record: dict[str, Any]) -> None:
         path = self.path / name

@@ -10,12 +10,11 @@ the same one do not compute it twice.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ import msgspec
 
 from configs.errors import InputError
 from configs.rows import Row, arrow_schema
-from pipelines.files import disk_error, fsync, read_json, sha256_of, write_json, writing
+from pipelines.files import disk_error, fsync, locked, read_json, sha256_of, write_json, writing
 
 MANIFEST = "manifest.json"
 
@@ -79,9 +78,7 @@ class Store:
     @contextmanager
     def lock(self, artefact: Artefact) -> Iterator[None]:
         """Hold the artefact for writing; waits while another process makes it."""
-        artefact.path.parent.mkdir(parents=True, exist_ok=True)
-        with (artefact.path.parent / f".{artefact.key}.lock").open("a") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        with locked(artefact.path.parent / f".{artefact.key}.lock"):
             yield
 
     def finish(self, artefact: Artefact, content: dict[str, Any]) -> None:
@@ -136,10 +133,13 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.groups: list[Any] = []
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            self._recover()
-        self._file = path.open("ab")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists():
+                self._recover()
+            self._file = path.open("ab")
+        except OSError as e:
+            raise disk_error(e, path) from e
 
     def _recover(self) -> None:
         good = 0
@@ -174,7 +174,8 @@ class Progress:
 
     def __init__(self, path: Path, interval: float = 0.5) -> None:
         self.path, self.interval, self._last = path, interval, 0.0
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(OSError):  # of a full disk, whoever writes the rows will tell
+            path.parent.mkdir(parents=True, exist_ok=True)
 
     def __call__(self, values: dict[str, float]) -> None:
         now = time.monotonic()
@@ -182,8 +183,9 @@ class Progress:
             return
         self._last = now
         temporary = self.path.with_suffix(".tmp")
-        temporary.write_bytes(msgspec.json.encode(values))
-        os.replace(temporary, self.path)
+        with suppress(OSError):
+            temporary.write_bytes(msgspec.json.encode({"pid": os.getpid(), **values}))
+            os.replace(temporary, self.path)
 
 
 def publish_model(artefact: Artefact, temporary: Path) -> None:

@@ -11,15 +11,15 @@ from pipelines.files import write_json
 from pipelines.stage import ShardResult, ShardRunner, Task, kinds
 from pipelines.store import Progress
 
-_opened: tuple[str, ShardRunner] | None = None
+_opened: tuple[Task, ShardRunner] | None = None
 
 
 def run_shard(task: Task, shard: int) -> None:
     """Run one shard and leave its marker in the work folder, written after the shard's files."""
     global _opened
-    if _opened is None or _opened[0] != task.key:
+    if _opened is None or _opened[0] != task:
         _opened = None  # let go of the last stage's rows before loading this one's
-        _opened = (task.key, kinds()[task.kind].open(task))
+        _opened = (task, kinds()[task.kind].open(task))
     began = time.monotonic()
     progress = Progress(task.artefact.work / f"progress-{shard:05d}.json")
     result = _opened[1](shard, progress)

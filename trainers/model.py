@@ -53,9 +53,11 @@ def save_trained(model: PreTrainedModel | PeftModel, folder: Path, base: Path, d
     from peft import PeftModel
 
     if isinstance(model, PeftModel):
-        # The path of the base model is of this machine: it must not reach the artefact's bytes.
+        # Neither the path of the base model nor the order of a set may reach the artefact's bytes.
         for config in model.peft_config.values():
             config.base_model_name_or_path = None
+            if isinstance(config.target_modules, set):
+                config.target_modules = sorted(config.target_modules)  # type: ignore[assignment]
         model.save_pretrained(folder, safe_serialization=True)
         (folder / "README.md").unlink(missing_ok=True)
         return

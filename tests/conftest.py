@@ -1,0 +1,104 @@
+"""Shared fixtures: a home of its own for every test, a tiny random model, and a recipe that runs in seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from configs.load import apply_override
+
+if TYPE_CHECKING:
+    from pipelines.models import ResolvedModel
+
+CHAT = (
+    "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}<end>\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """RATCHET_HOME in a temporary folder (not made yet)."""
+    folder = tmp_path / "home"
+    monkeypatch.setenv("RATCHET_HOME", str(folder))
+    return folder
+
+
+def make_tiny_model(folder: Path) -> None:
+    """A Llama with two layers, random weights (seeded) and a byte-level tokenizer, as a safetensors folder.
+
+    The output weights favour digits and the end token: many completions end by themselves, a few hit an answer.
+    """
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    words = ["<pad>", "<end>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    tokenizer = Tokenizer(models.BPE(vocab={w: i for i, w in enumerate(words)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", pad_token="<pad>")
+    fast.chat_template = CHAT
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=len(words), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+                num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=2048, initializer_range=0.3,
+                eos_token_id=1, pad_token_id=0, bos_token_id=None,
+            )
+        )
+        with torch.no_grad():
+            digits = [words.index(d) for d in "0123456789"]
+            model.lm_head.weight[digits] *= 4.0
+            model.lm_head.weight[1] *= 8.0
+    model.save_pretrained(folder, safe_serialization=True)
+    fast.save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the tiny model; treat it as read-only."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    make_tiny_model(folder)
+    return folder
+
+
+@pytest.fixture
+def tiny_recipe(tiny_model: Path, tmp_path: Path) -> Callable[..., Path]:
+    """A function: dotted overrides in, recipe file out. The run takes seconds and trains on human solutions,
+    since a random model solves nothing: 16 problems, 2 samples each in 4 shards, full fine-tuning, 8 test problems."""
+
+    def write(*overrides: str, name: str = "tiny") -> Path:
+        source = {"source": "procedural", "levels": [1], "max_number": 10}
+        data: dict[str, Any] = {
+            "name": name,
+            "model": {"name": str(tiny_model), "dtype": "float32"},
+            "data": {"train": {**source, "split": "train", "limit": 16, "seed": 1}},
+            "sampling": {"engine": "transformers", "n": 2, "max_tokens": 8, "shard_size": 4, "batch_size": 8},
+            "selection": {"include_human": True},
+            "training": {"adapter": "full", "epochs": 1, "batch_size": 4, "checkpoint_every": 1},
+            "evaluation": {"benchmarks": [{"name": "words", "source": {**source, "split": "test", "limit": 8}}]},
+            "iterations": {"count": 1},
+            "executor": {"threads": 1},
+        }
+        for override in overrides:
+            apply_override(data, override)
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(data, sort_keys=False))
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def bundled() -> ResolvedModel:
+    """SmolLM2-135M-Instruct, converted into the user's own cache if it is not there yet."""
+    from configs.schema import ModelSection
+    from pipelines.models import resolve_model
+
+    return resolve_model(ModelSection())

@@ -1,0 +1,46 @@
+"""Running `ratchet` as a user does, and comparing what two runs left in their stores."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+COMMAND = (sys.executable, "-m", "pipelines.cli")
+
+
+def ratchet(*arguments: str, home: Path, cwd: Path, check: bool = True, **extra: str) -> subprocess.CompletedProcess[str]:
+    """`ratchet ARGUMENTS` to its end, with a RATCHET_HOME of its own."""
+    done = subprocess.run([*COMMAND, *arguments], env=environment(home, **extra), cwd=cwd, capture_output=True, text=True)
+    if check:
+        assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def environment(home: Path, **extra: str) -> dict[str, str]:
+    """The environment of a ratchet process."""
+    return {**os.environ, "RATCHET_HOME": str(home), **extra}
+
+
+def contents(home: Path) -> dict[str, bytes]:
+    """Every file of every artefact, manifests without what may differ between runs (times)."""
+    store = home / "store"
+    found: dict[str, bytes] = {}
+    for path in sorted(p for p in store.rglob("*") if p.is_file() and not p.name.startswith(".")):
+        name = path.relative_to(store).as_posix()
+        found[name] = json.dumps(_timeless(path), sort_keys=True).encode() if path.name == "manifest.json" else path.read_bytes()
+    return found
+
+
+def _timeless(manifest: Path) -> dict[str, Any]:
+    return {k: v for k, v in json.loads(manifest.read_text()).items() if k != "timing"}
+
+
+def assert_same(a: dict[str, bytes], b: dict[str, bytes]) -> None:
+    """Same files, same bytes."""
+    assert sorted(a) == sorted(b)
+    differing = [name for name in a if a[name] != b[name]]
+    assert not differing, differing

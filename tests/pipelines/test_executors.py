@@ -1,0 +1,117 @@
+"""The same recipe gives the same rows in this process, on four processes and on Ray; dead workers are replaced."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from configs.errors import RatchetError
+from configs.load import load_recipe
+from configs.schema import ExecutorSection
+from pipelines.executor import Executor, open_executor
+from pipelines.models import resolve_model
+from pipelines.plan import build, resolve
+from pipelines.progress import Reporter
+from pipelines.runfolder import RunFolder
+from pipelines.runner import run_plan
+from pipelines.stage import Task, task_of
+from pipelines.store import Store
+from pipelines.work import marker, missing_shards
+from tests.pipelines.helpers import assert_same, contents, ratchet
+
+
+def test_rows_do_not_depend_on_workers_or_executor(tiny_recipe: Callable[..., Path], tmp_path: Path) -> None:
+    recipe = str(tiny_recipe("data.train.limit=24"))
+    stores = {}
+    for kind, workers in (("local", 1), ("local", 4), ("ray", 1), ("ray", 4)):
+        home = tmp_path / f"{kind}{workers}"
+        settings = (f"executor.kind={kind}", f"executor.workers={workers}")
+        ratchet("run", recipe, *settings, "--run-dir", f"run-{kind}{workers}", home=home, cwd=tmp_path)
+        stores[kind, workers] = contents(home)
+    first = stores["local", 1]
+    assert len(first) > 10
+    for other in stores.values():
+        assert_same(first, other)
+
+
+@pytest.fixture(params=["local", "ray"])
+def executor(request: pytest.FixtureRequest) -> Executor:
+    opened = open_executor(ExecutorSection(kind=request.param, workers=2, threads=1, attempts=3))
+    request.addfinalizer(opened.close)
+    return opened
+
+
+def _task(store: Path, kind: str, **config: object) -> Task:
+    return Task(
+        kind=kind, key="k" * 32, label=kind, store=str(store), config=dict(config), inputs={}, paths={}, hints={}
+    )
+
+
+def test_errors_come_back_as_they_are(executor: Executor, tmp_path: Path) -> None:
+    task = _task(tmp_path, "problems", source="jsonl", split="train", path=str(tmp_path / "absent.jsonl"))
+    with pytest.raises(RatchetError, match=r"absent\.jsonl"):
+        executor.run(task, [0], lambda done: None)
+    assert not list(tmp_path.rglob("part-*"))
+
+
+def test_the_executor_works_on_after_an_error(executor: Executor, tmp_path: Path) -> None:
+    bad = _task(tmp_path / "a", "problems", source="jsonl", split="train", path=str(tmp_path / "absent.jsonl"))
+    with pytest.raises(RatchetError):
+        executor.run(bad, [0], lambda done: None)
+    good = _task(tmp_path / "b", "problems", source="procedural", split="train", limit=5)
+    ticks: list[int] = []
+    executor.run(good, [0], ticks.append)
+    assert marker(good, 0).is_file() and good.artefact.part(0).is_file()
+    assert ticks and ticks[-1] == 1
+
+
+@pytest.fixture
+def sampling(tiny_recipe: Callable[..., Path], tmp_path: Path) -> Task:
+    """A sampling task of four shards that takes some seconds, its problems already there."""
+    recipe = resolve(load_recipe(str(tiny_recipe("data.train.limit=256", "sampling.shard_size=64", "sampling.max_tokens=96"))))
+    plan, store = build(recipe, resolve_model(recipe.model)), Store(tmp_path / "store")
+    folder = RunFolder.create(tmp_path / "run", recipe)
+    sample = next(s for s in plan.stages if s.label == "iteration1/sample")
+    run_plan(msgspec.structs.replace(plan, stages=[s for s in plan.stages if s.kind in ("problems", "decontaminate")]), store, folder, Reporter())
+    return task_of(sample, store)
+
+
+def _kill_when_working(task: Task, times: int, stop: threading.Event) -> None:
+    """SIGKILL the worker that reports progress, a new one each time."""
+    killed: set[int] = set()
+    while len(killed) < times and not stop.wait(0.02):
+        for path in task.artefact.work.glob("progress-*.json"):
+            try:
+                pid = json.loads(path.read_bytes())["pid"]
+            except FileNotFoundError:
+                continue
+            if pid not in killed and pid != os.getpid():
+                killed.add(pid)
+                os.kill(pid, signal.SIGKILL)
+
+
+def test_a_dead_worker_is_replaced(executor: Executor, sampling: Task, tmp_path: Path) -> None:
+    stop = threading.Event()
+    killer = threading.Thread(target=_kill_when_working, args=(sampling, 1, stop))
+    killer.start()
+    executor.run(sampling, [0, 1, 2, 3], lambda done: None)
+    stop.set()
+    killer.join()
+    assert missing_shards(sampling, 4) == []
+
+
+def test_a_worker_that_always_dies_is_an_error(executor: Executor, sampling: Task) -> None:
+    stop = threading.Event()
+    killer = threading.Thread(target=_kill_when_working, args=(sampling, 99, stop))
+    killer.start()
+    with pytest.raises(RatchetError, match="3 times"):
+        executor.run(sampling, [0, 1, 2, 3], lambda done: None)
+    stop.set()
+    killer.join()

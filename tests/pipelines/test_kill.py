@@ -1,0 +1,106 @@
+"""SIGKILL at random moments, resume until done: the same bytes, nothing lost, doubled or repeated."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from configs.rows import Sample
+from pipelines.runfolder import RunFolder
+from pipelines.store import Artefact, read_rows
+from tests.pipelines.helpers import COMMAND, assert_same, contents, environment, ratchet
+
+KILLS = int(os.environ.get("RATCHET_TEST_KILLS", "10"))
+SEED = int(os.environ.get("RATCHET_TEST_SEED", "20261123"))
+OVERRIDES = ("data.train.limit=48", "sampling.max_tokens=48", "training.epochs=4", "iterations.count=2")
+
+
+def test_killed_and_resumed_runs_equal_an_undisturbed_one(tiny_recipe: Callable[..., Path], tmp_path: Path) -> None:
+    recipe = tiny_recipe(*OVERRIDES)
+    calm = tmp_path / "calm"
+    ratchet("run", str(recipe), "--run-dir", "calm-run", home=calm, cwd=tmp_path)
+    expected = contents(calm)
+    seconds = _busy_seconds(tmp_path / "calm-run")
+    rng = random.Random(SEED)
+    kills = rounds = 0
+    while kills < KILLS:  # a run that ends before its kills are spent is compared, and another one begun
+        rounds += 1
+        home = tmp_path / f"killed{rounds}"
+        kills += _run_under_fire(recipe, tmp_path / f"run{rounds}", home, KILLS - kills, seconds, rng)
+        assert_same(expected, contents(home))
+        assert not list(home.rglob("*.tmp")) and not list((home / "store").glob("*/*/work"))
+        _assert_no_sample_lost_or_doubled(home)
+    print(f"{kills} kills in {rounds} runs of {seconds:.1f} s")
+
+
+def _run_under_fire(recipe: Path, folder: Path, home: Path, limit: int, seconds: float, rng: random.Random) -> int:
+    """Run, kill, resume, ... until the run ends; at most `limit` kills. The number of kills."""
+    kills = starts = 0
+    finished: dict[str, tuple[int, int]] = {}
+    code = -1
+    while code != 0:
+        resuming = (folder / "plan.json").exists()
+        arguments = ["resume", str(folder)] if resuming else ["run", str(recipe), "--run-dir", str(folder)]
+        process = subprocess.Popen(
+            [*COMMAND, *arguments], env=environment(home), cwd=folder.parent, start_new_session=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )
+        starts += 1
+        if kills < limit:
+            _wait_for_stage(process, folder, starts)
+            time.sleep(rng.uniform(0.0, 0.2 * seconds))
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                kills += 1
+        _, errors = process.communicate()
+        code = process.returncode
+        assert code in (0, -signal.SIGKILL), errors
+        _assert_kept(finished, home)
+        finished = _finished_parts(home)
+    return kills
+
+
+def _busy_seconds(folder: Path) -> float:
+    """Seconds between the first stage's start and the end, without the imports."""
+    times = [datetime.datetime.fromisoformat(e["time"]) for e in RunFolder(folder).events()]
+    return (times[-1] - times[0]).total_seconds()
+
+
+def _assert_no_sample_lost_or_doubled(home: Path) -> None:
+    for path in (home / "store" / "sample").iterdir():
+        if path.is_dir():
+            artefact = Artefact("sample", path.name, path)
+            rows: list[Sample] = read_rows(artefact, Sample)
+            assert len({r.id for r in rows}) == len(rows) == artefact.manifest()["metrics"]["samples"]
+
+
+def _wait_for_stage(process: subprocess.Popen[bytes], folder: Path, attempt: int) -> None:
+    """Wait until this attempt has begun a stage: before that, a kill would hit imports only."""
+    events = folder / "events.jsonl"
+    while process.poll() is None:
+        if events.exists() and events.read_text().count('"event": "run started"') >= attempt:
+            return
+        time.sleep(0.01)
+
+
+def _finished_parts(home: Path) -> dict[str, tuple[int, int]]:
+    """Inode and modification time of every part whose shard is marked complete."""
+    found = {}
+    for part in (home / "store").glob("*/*/part-*.parquet"):
+        number = part.stem.removeprefix("part-")
+        if (part.parent / "manifest.json").exists() or (part.parent / "work" / f"shard-{number}.json").exists():
+            stat = part.stat()
+            found[str(part)] = (stat.st_ino, stat.st_mtime_ns)
+    return found
+
+
+def _assert_kept(finished: dict[str, tuple[int, int]], home: Path) -> None:
+    """No finished shard was computed again: with one worker, a kill repeats the one shard in flight at most."""
+    now = _finished_parts(home)
+    assert {name: now.get(name) for name in finished} == finished
