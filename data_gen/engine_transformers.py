@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -34,6 +35,7 @@ class _GrowingLayer(DynamicLayer):
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
             self._buffers = (key_states[:, :, :0], value_states[:, :, :0])
+        assert self.keys is not None and self.values is not None
         used = self.get_seq_length()
         total = used + key_states.shape[2]
         if total > self._buffers[0].shape[2]:
@@ -53,6 +55,7 @@ class _GrowingLayer(DynamicLayer):
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         """Keep (or repeat) the given rows; the spare room goes with them."""
+        assert self.keys is not None and self.values is not None
         used = self.get_seq_length()
         rows = self.keys[indices]
         values = self.values[indices]
@@ -66,7 +69,7 @@ class TransformersEngine:
     def __init__(self, config: EngineConfig) -> None:
         self._config = config
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._model = AutoModelForCausalLM.from_pretrained(
+        self._model: Any = AutoModelForCausalLM.from_pretrained(
             config.model, dtype=getattr(torch, config.dtype), use_safetensors=True, trust_remote_code=False
         )
         self._model.to(self._device).eval()

@@ -96,10 +96,8 @@ def load_problems(
             raise ConfigError("source procedural has no end: set a limit")
         split = cast(procedural.Split, split)
         return procedural.generate(offset + limit, split, seed or 0, **options)[offset:]
-    if source == "jsonl":
-        problems = _load_jsonl(Path(options["path"]).expanduser(), split)
-    else:
-        problems = _load_benchmark(source, split)
+    own = source == "jsonl"
+    problems = _load_jsonl(Path(options["path"]).expanduser(), split) if own else _load_benchmark(source, split)
     if offset and offset >= len(problems):
         raise InputError(f"offset {offset} is past the end of {source}/{split} ({len(problems)} problems)")
     if seed is not None:

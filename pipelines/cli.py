@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from configs.errors import RatchetError
+from pipelines.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from configs.schema import Recipe
@@ -59,7 +60,7 @@ def _execute(recipe: Recipe, folder_path: Path) -> dict[str, dict[str, Any]]:
     from pipelines.runner import run_plan
     from pipelines.store import Store
 
-    _quiet()
+    quiet_libraries()
     recipe = resolve(recipe)
     RunFolder(folder_path).begun_with(recipe)
     store = Store(store_root())
@@ -98,7 +99,7 @@ def plan(recipe: Annotated[str, typer.Argument(help="A shipped recipe or a .yaml
     from pipelines.runner import as_json
     from pipelines.store import Store
 
-    _quiet()
+    quiet_libraries()
     loaded = resolve(load_recipe(recipe, overrides or []))
     estimated = estimate(build(loaded, resolve_model(loaded.model)), Store(store_root()))
     typer.echo(as_json(estimated) if json else "\n".join(estimate_table(estimated)))
@@ -126,7 +127,7 @@ def evaluate(
     """Evaluate a model: greedy accuracy with a 95 % interval; settings as in a recipe (evaluation.samples=4 ...)."""
     from pipelines.evaluation import evaluation_run
 
-    _quiet()
+    quiet_libraries()
     for line in evaluation_run(model, benchmarks, limit, iteration, overrides or [], run_dir):
         typer.echo(line)
 
@@ -162,23 +163,12 @@ def doctor() -> None:
     """What works on this machine, and what to install for the rest."""
     from pipelines.doctor import checks
 
-    _quiet()
+    quiet_libraries()
     worst = 0
     for check in checks():
         typer.echo(f"{'ok  ' if check.ok else 'FAIL' if check.needed else 'no  '} {check.name}: {check.detail}")
         worst = max(worst, 0 if check.ok or not check.needed else 1)
     raise typer.Exit(worst)
-
-
-def _quiet() -> None:
-    """Keep the libraries' progress bars and advice off the screen."""
-    import os
-
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 
 
 def main() -> None:

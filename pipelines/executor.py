@@ -18,6 +18,7 @@ from typing import Protocol
 from configs.errors import RatchetError
 from configs.schema import ExecutorSection
 from pipelines import work
+from pipelines.quiet import quiet_libraries
 from pipelines.stage import Task
 
 Tick = Callable[[int], None]  # called now and then with the number of shards done so far
@@ -52,7 +53,7 @@ class InProcessExecutor:
     """One worker: this process."""
 
     def run(self, task: Task, shards: Sequence[int], tick: Tick) -> None:
-        with _ticking(tick) as done:
+        with _Ticking(tick) as done:
             for shard in shards:
                 work.run_shard(task, shard)
                 done()
@@ -71,7 +72,9 @@ class LocalExecutor:
     """Several worker processes on this machine. They are spawned, never forked: a CUDA parent cannot fork."""
 
     def __init__(self, section: ExecutorSection) -> None:
-        self._section = section
+        if section.threads == "auto":
+            raise ValueError("executor.threads must be resolved before workers start")
+        self._section, self._threads = section, section.threads
         self._pool: ProcessPoolExecutor | None = None
 
     def _open(self) -> ProcessPoolExecutor:
@@ -80,15 +83,14 @@ class LocalExecutor:
                 self._section.workers,
                 mp_context=multiprocessing.get_context("spawn"),
                 initializer=_start_worker,
-                initargs=(os.getpid(), self._section.threads),
+                initargs=(os.getpid(), self._threads),
             )
         return self._pool
 
     def run(self, task: Task, shards: Sequence[int], tick: Tick) -> None:
         for attempt in range(1, self._section.attempts + 1):
-            left = [s for s in shards if not work.marker(task, s).is_file()]
             try:
-                self._run_once(task, left, lambda n, before=len(shards) - len(left): tick(before + n))
+                self._run_once(task, shards, tick)
                 return
             except BrokenProcessPool as e:
                 self.close()
@@ -100,28 +102,32 @@ class LocalExecutor:
 
     def _run_once(self, task: Task, shards: Sequence[int], tick: Tick) -> None:
         pool = self._open()
-        futures: set[Future[None]] = {pool.submit(work.run_shard, task, s) for s in shards}
-        total = len(futures)
+        left = [s for s in shards if not work.marker(task, s).is_file()]
+        futures: set[Future[None]] = {pool.submit(work.run_shard, task, s) for s in left}
         try:
             while futures:
                 finished, futures = wait(futures, timeout=0.5, return_when=FIRST_COMPLETED)
                 for future in finished:
                     future.result()
-                tick(total - len(futures))
-        finally:
-            for future in futures:
-                future.cancel()
+                tick(len(shards) - len(futures))
+        except BaseException:
+            self.close()  # shards in flight are not waited for: what they leave is safe to resume from
+            raise
 
     def rest(self) -> None:
         self.close()  # processes are quick to start again, and this frees everything
 
     def close(self) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-            self._pool = None
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            workers = list((pool._processes or {}).values())  # no public way to end them before Python 3.14
+            pool.shutdown(wait=False, cancel_futures=True)
+            for worker in workers:
+                worker.kill()
+                worker.join()
 
 
-class _ticking:  # noqa: N801 - used like a function
+class _Ticking:
     """Calls `tick` twice a second from a thread while the block runs; the yielded function counts a shard."""
 
     def __init__(self, tick: Tick) -> None:
@@ -152,6 +158,7 @@ def _start_worker(parent: int, threads: int) -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     os.environ["OMP_NUM_THREADS"] = str(threads)
+    quiet_libraries()
 
     def watch() -> None:
         while os.getppid() == parent:

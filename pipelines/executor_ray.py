@@ -15,6 +15,7 @@ from configs.schema import ExecutorSection
 from pipelines import work
 from pipelines.executor import Tick
 from pipelines.hardware import cores, gpu
+from pipelines.quiet import quiet_libraries
 from pipelines.stage import Task
 
 
@@ -23,6 +24,7 @@ class _Worker:
 
     def __init__(self, threads: int) -> None:
         os.environ["OMP_NUM_THREADS"] = str(threads)
+        quiet_libraries()
 
     def run(self, task: Task, shard: int) -> int:
         work.run_shard(task, shard)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -24,7 +25,7 @@ def load_for_training(
     full: all weights trainable in float32 (the forward pass runs under autocast when `dtype` is bfloat16).
     """
     full = adapter == "full"
-    model = AutoModelForCausalLM.from_pretrained(
+    model: Any = AutoModelForCausalLM.from_pretrained(
         path, dtype=torch.float32 if full else getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
     )
     model.config.use_cache = False
@@ -41,7 +42,8 @@ def load_for_training(
         peft_model = get_peft_model(
             model,
             LoraConfig(
-                r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=lora.targets,
+                r=lora.r, lora_alpha=lora.alpha,  # type: ignore[arg-type]  # a float works
+                lora_dropout=lora.dropout, target_modules=lora.targets,
                 task_type="CAUSAL_LM",
             ),
         )
@@ -53,13 +55,14 @@ def save_trained(model: PreTrainedModel | PeftModel, folder: Path, base: Path, d
     from peft import PeftModel
 
     if isinstance(model, PeftModel):
-        # Neither the path of the base model nor the order of a set may reach the artefact's bytes.
-        for config in model.peft_config.values():
-            config.base_model_name_or_path = None
-            if isinstance(config.target_modules, set):
-                config.target_modules = sorted(config.target_modules)  # type: ignore[assignment]
-        model.save_pretrained(folder, safe_serialization=True)
+        model.save_pretrained(str(folder), safe_serialization=True)
         (folder / "README.md").unlink(missing_ok=True)
+        # Neither the path of the base model nor the order of a set may reach the artefact's bytes.
+        file = folder / "adapter_config.json"
+        config = json.loads(file.read_text()) | {"base_model_name_or_path": None}
+        if isinstance(config["target_modules"], list):
+            config["target_modules"].sort()
+        file.write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
         return
     from transformers import AutoTokenizer
 

@@ -31,7 +31,8 @@ def contents(home: Path) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     for path in sorted(p for p in store.rglob("*") if p.is_file() and not p.name.startswith(".")):
         name = path.relative_to(store).as_posix()
-        found[name] = json.dumps(_timeless(path), sort_keys=True).encode() if path.name == "manifest.json" else path.read_bytes()
+        timeless = path.name == "manifest.json"
+        found[name] = json.dumps(_timeless(path), sort_keys=True).encode() if timeless else path.read_bytes()
     return found
 
 

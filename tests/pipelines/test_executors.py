@@ -75,11 +75,13 @@ def test_the_executor_works_on_after_an_error(executor: Executor, tmp_path: Path
 @pytest.fixture
 def sampling(tiny_recipe: Callable[..., Path], tmp_path: Path) -> Task:
     """A sampling task of four shards that takes some seconds, its problems already there."""
-    recipe = resolve(load_recipe(str(tiny_recipe("data.train.limit=256", "sampling.shard_size=64", "sampling.max_tokens=96"))))
+    file = tiny_recipe("data.train.limit=256", "sampling.shard_size=64", "sampling.max_tokens=96")
+    recipe = resolve(load_recipe(str(file)))
     plan, store = build(recipe, resolve_model(recipe.model)), Store(tmp_path / "store")
     folder = RunFolder.create(tmp_path / "run", recipe)
     sample = next(s for s in plan.stages if s.label == "iteration1/sample")
-    run_plan(msgspec.structs.replace(plan, stages=[s for s in plan.stages if s.kind in ("problems", "decontaminate")]), store, folder, Reporter())
+    first = [s for s in plan.stages if s.kind in ("problems", "decontaminate")]
+    run_plan(msgspec.structs.replace(plan, stages=first), store, folder, Reporter())
     return task_of(sample, store)
 
 

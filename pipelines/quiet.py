@@ -1,0 +1,21 @@
+"""Keeps the libraries' progress bars and advice off the screen, in this process and in workers."""
+
+from __future__ import annotations
+
+import os
+import warnings
+
+_SETTINGS = {
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TQDM_DISABLE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+}
+
+
+def quiet_libraries() -> None:
+    """Call before the libraries are imported; what the user has set stays."""
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|torch)\b")

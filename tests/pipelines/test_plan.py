@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from configs.errors import ConfigError
+from configs.load import load_recipe
+from configs.schema import ModelSection
+from pipelines.models import ResolvedModel, resolve_model
+from pipelines.plan import Plan, build, resolve
+from pipelines.stage import Stage
+
+MODEL = ResolvedModel("m", Path("/nowhere"), "f" * 32)
+TWO = ("iterations.count=2", "model.dtype=float32", "sampling.engine=transformers")
+
+
+def plan_of(*overrides: str, model: ResolvedModel = MODEL) -> Plan:
+    return build(resolve(load_recipe("demo", [*TWO, *overrides])), model)
+
+
+def keys(plan: Plan) -> dict[str, str]:
+    return {s.label: s.key for s in plan.stages}
+
+
+def changed(*overrides: str) -> set[str]:
+    """Labels whose key an override changes."""
+    before, after = keys(plan_of()), keys(plan_of(*overrides))
+    assert before.keys() == after.keys()
+    return {label for label in before if before[label] != after[label]}
+
+
+def stage(plan: Plan, label: str) -> Stage:
+    return next(s for s in plan.stages if s.label == label)
+
+
+def test_the_stages_come_in_order_of_their_inputs():
+    plan = plan_of()
+    seen: set[str] = set()
+    for s in plan.stages:
+        assert {i.key for i in s.inputs.values()} <= seen
+        seen.add(s.key)
+    assert [s.label for s in plan.stages][:6] == [
+        "problems/word-problems", "initial/word-problems/greedy/sample", "initial/word-problems/greedy/verify",
+        "initial/word-problems/greedy", "problems/train", "problems/clean",
+    ]
+    assert [s.label for s in plan.trained] == ["iteration1/train", "iteration2/train"]
+
+
+def test_keys_are_the_same_in_another_process():
+    code = """
+import sys
+from pathlib import Path
+from configs.load import load_recipe
+from pipelines.models import ResolvedModel
+from pipelines.plan import build, resolve
+plan = build(resolve(load_recipe("demo", sys.argv[1:])), ResolvedModel("m", Path("/else"), "f" * 32))
+print(*(f"{s.label} {s.key}" for s in plan.stages), sep="\\n")
+"""
+    done = subprocess.run([sys.executable, "-c", code, *TWO], capture_output=True, text=True, check=True)
+    assert dict(line.split(" ") for line in done.stdout.splitlines()) == keys(plan_of())
+
+
+def test_the_temperature_changes_sampling_and_what_follows_only():
+    labels = changed("sampling.temperature=0.9")
+    assert {"iteration1/sample", "iteration1/verify", "iteration1/select", "iteration1/train"} <= labels
+    assert all(label.startswith(("iteration1/", "iteration2/")) for label in labels)
+    assert {label for label in keys(plan_of()) if label.startswith("iteration")} == labels
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("executor.kind=ray", "executor.workers=4", "executor.threads=2", "executor.attempts=1"),
+        ("sampling.gpu_memory=0.3",), ("training.checkpoint_every=1",), ("name=other",), ("model.name=hub/other",),
+    ],
+)
+def test_how_and_where_it_runs_changes_no_key(overrides: tuple[str, ...]):
+    assert changed(*overrides) == set()
+
+
+@pytest.mark.parametrize(
+    ("override", "first", "untouched"),
+    [
+        ("rewards.mode=lenient", "iteration1/verify", "iteration1/sample"),
+        ("selection.max_per_problem=1", "iteration1/select", "iteration1/verify"),
+        ("training.epochs=1", "iteration1/train", "iteration1/select"),
+        ("evaluation.mode=strict", "initial/word-problems/greedy/verify", "iteration2/train"),
+        ("data.lcs_ratio=0.5", "problems/clean", "initial/word-problems/greedy"),
+        ("data.train.seed=8", "problems/train", "problems/word-problems"),
+        ("data.prompt.prefill='A: '", "initial/word-problems/greedy/sample", "problems/clean"),
+        ("model.dtype=bfloat16", "initial/word-problems/greedy/sample", "problems/clean"),
+        ("seed=1", "iteration1/sample", "initial/word-problems/greedy/verify"),
+    ],
+)
+def test_a_setting_changes_the_stage_that_reads_it_and_none_before(override: str, first: str, untouched: str):
+    labels = changed(override)
+    assert first in labels
+    assert untouched not in labels
+
+
+def test_another_model_changes_everything_but_the_problems():
+    before, after = keys(plan_of()), keys(plan_of(model=ResolvedModel("m", MODEL.path, "0" * 32)))
+    assert {label for label in before if before[label] == after[label]} == {
+        "problems/word-problems", "problems/train", "problems/clean"
+    }
+
+
+def test_the_schemes_differ_in_what_training_gets():
+    star, rest, rft = (plan_of(f"iterations.scheme={s}") for s in ("star", "rest_em", "iterative_rft"))
+    for plan in (star, rest):
+        assert "model" not in stage(plan, "iteration2/train").inputs, "from the initial weights"
+    assert stage(rft, "iteration2/train").inputs["model"].label == "iteration1/train"
+    assert "model" not in stage(rft, "iteration1/train").inputs
+    limits = [stage(p, "iteration1/select").config["max_per_problem"] for p in (star, rest, rft)]
+    assert limits == [1, 4, 4]
+    for plan in (star, rest, rft):
+        assert stage(plan, "iteration2/sample").inputs["model"].label == "iteration1/train", "samples of the latest"
+        evaluated = stage(plan, "iteration2/word-problems/greedy/sample")
+        assert evaluated.inputs["model"].label == "iteration2/train"
+
+
+def test_worked_examples_are_shown_while_sampling_early_iterations_only():
+    plan = plan_of("sampling.shots_iterations=1")
+    assert len(stage(plan, "iteration1/sample").config["shots"]) == 4
+    assert stage(plan, "iteration2/sample").config["shots"] == []
+    assert stage(plan, "initial/word-problems/greedy/sample").config["shots"] == []
+
+
+def test_fresh_slices_are_disjoint_and_within_the_limit():
+    plan = plan_of("data.train.limit=101", "iterations.count=3")
+    slices = [stage(plan, f"iteration{i}/sample").config for i in (1, 2, 3)]
+    rows = [range(c["offset"], c["offset"] + c["count"]) for c in slices]
+    assert [len(r) for r in rows] == [33, 33, 33]
+    assert len({i for r in rows for i in r}) == 99
+    assert max(max(r) for r in rows) < 101
+    every = plan_of("data.fresh_per_iteration=false")
+    assert stage(every, "iteration2/sample").config["count"] is None
+
+
+def test_evaluation_is_greedy_with_one_answer_and_sampled_on_request():
+    plan = plan_of("evaluation.samples=3")
+    greedy = stage(plan, "initial/word-problems/greedy/sample").config
+    sampled = stage(plan, "initial/word-problems/sampled/sample").config
+    assert (greedy["temperature"], greedy["n"], greedy["max_tokens"]) == (0.0, 1, 96)
+    assert (sampled["temperature"], sampled["n"]) == (0.7, 3)
+
+
+def test_nothing_is_trained_without_iterations():
+    plan = plan_of("iterations.count=0", "data.fresh_per_iteration=false")
+    assert plan.trained == []
+    assert {s.label.split("/")[0] for s in plan.stages} == {"problems", "initial"}
+
+
+def test_a_model_moved_elsewhere_keeps_its_keys(tiny_model: Path, tmp_path: Path, home: Path):
+    moved = tmp_path / "moved"
+    shutil.copytree(tiny_model, moved)
+    here, there = (resolve_model(ModelSection(name=str(p))) for p in (tiny_model, moved))
+    assert keys(plan_of(model=here)) == keys(plan_of(model=there))
+    (moved / "generation_config.json").write_text("{}")
+    assert resolve_model(ModelSection(name=str(moved))).fingerprint != here.fingerprint
+
+
+def test_own_problems_are_keyed_by_content_and_name_not_by_place(tmp_path: Path):
+    def key(name: str, text: str) -> str:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        source = f"data.train={{source: jsonl, limit: 8, path: {path}}}"
+        return keys(plan_of(source))["problems/train"]
+
+    line = '{"question": "1+1?", "answer": "2"}\n'
+    first = key("a/own.jsonl", line)
+    assert key("b/own.jsonl", line) == first
+    assert key("a/own.jsonl", line.replace("2", "3")) != first
+    assert key("a/other.jsonl", line) != first, "row ids begin with the name of the file"
+
+
+def test_a_missing_file_of_problems_is_named(tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"problems/train: .*none\.jsonl does not exist"):
+        plan_of(f"data.train={{source: jsonl, limit: 8, path: {tmp_path / 'none.jsonl'}}}")
+
+
+def test_resolving_settles_what_depends_on_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    source = "data={train: {source: jsonl, limit: 8, path: own.jsonl}}"
+    resolved = resolve(load_recipe("demo", [source, "model.name=model"]))
+    assert resolved.sampling.engine in ("transformers", "vllm")
+    assert resolved.model.dtype in ("float32", "bfloat16")
+    assert isinstance(resolved.executor.threads, int)
+    assert resolved.data.train.path == str(tmp_path / "own.jsonl"), "a resume may come from another folder"
+    assert resolved.model.name == str(tmp_path / "model")
+    assert resolve(resolved) == resolved

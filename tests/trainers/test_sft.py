@@ -1,0 +1,145 @@
+"""Supervised fine-tuning: the loss against a plain computation, and resume against an undisturbed run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM
+
+from configs.errors import InputError, RatchetError
+from configs.rows import Example
+from configs.schema import TrainingSection
+from trainers.schedule import learning_rate
+from trainers.sft import batch_plan, completion_nll, micro_batches, train_sft
+
+
+def _example(i: int, prompt: int = 4, completion: int = 3, weight: float = 1.0) -> Example:
+    return Example(
+        id=f"e{i}", parents=[], stage="select", problem=f"p{i}", prompt_ids=[10 + (7 * i + k) % 90 for k in range(prompt)],
+        token_ids=[20 + (3 * i + k) % 50 for k in range(completion - 1)] + [1], text="", kind="model", weight=weight,
+    )
+
+
+EXAMPLES = [_example(i, prompt=2 + i % 5, completion=2 + i % 4) for i in range(14)]
+
+
+def _plain_nll(model: torch.nn.Module, examples: list[Example]) -> torch.Tensor:
+    """One example at a time, no padding, with the model's own labels argument (mean over tokens)."""
+    total = torch.zeros(())
+    for e in examples:
+        ids = torch.tensor([e.prompt_ids + e.token_ids])
+        labels = ids.clone()
+        labels[:, : len(e.prompt_ids)] = -100
+        total = total + e.weight * len(e.token_ids) * model(input_ids=ids, labels=labels).loss
+    return total
+
+
+def test_loss_and_gradients_equal_the_plain_computation(tiny_model: Path) -> None:
+    examples = [_example(0, 3, 4), _example(1, 7, 2, weight=0.5), _example(2, 1, 6, weight=2.0)]
+    gradients = []
+    for nll in (completion_nll, _plain_nll):
+        model = AutoModelForCausalLM.from_pretrained(tiny_model)
+        loss = nll(model, examples)
+        loss.backward()
+        gradients.append((loss.item(), {n: p.grad for n, p in model.named_parameters() if p.grad is not None}))
+    (ours, our_gradients), (plain, plain_gradients) = gradients
+    assert ours == pytest.approx(plain, rel=1e-5)
+    assert our_gradients.keys() == plain_gradients.keys()
+    for name, gradient in our_gradients.items():
+        torch.testing.assert_close(gradient, plain_gradients[name], rtol=1e-4, atol=1e-5)
+
+
+class _Stop(Exception):
+    pass
+
+
+def _train(tiny_model: Path, folder: Path, settings: TrainingSection, stop_after: int | None = None) -> list[dict[str, float]]:
+    def report(values: dict[str, float]) -> None:
+        if stop_after is not None and values["done"] > stop_after:
+            raise _Stop
+
+    return train_sft(
+        EXAMPLES, settings, base=tiny_model, dtype="float32", start=None, seed=3, work=folder / "work",
+        output=folder / "model", report=report,
+    )
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in sorted((folder / "model").iterdir())}
+
+
+@pytest.mark.parametrize("adapter", ["lora", "full"])
+def test_interrupted_training_ends_with_the_same_bytes(tiny_model: Path, tmp_path: Path, adapter: str) -> None:
+    settings = TrainingSection.model_validate({
+        "adapter": adapter, "epochs": 3, "batch_size": 4, "checkpoint_every": 2, "learning_rate": 1e-3,
+        "lora": {"dropout": 0.1, "r": 4},
+    })
+    calm = _train(tiny_model, tmp_path / "calm", settings)
+    for stop_after in (3, 7):
+        with pytest.raises(_Stop):
+            _train(tiny_model, tmp_path / "cut", settings, stop_after)
+        assert not (tmp_path / "cut" / "model").exists()
+    resumed = _train(tiny_model, tmp_path / "cut", settings)
+    assert resumed == calm
+    assert _files(tmp_path / "cut") == _files(tmp_path / "calm")
+
+
+def test_the_loss_falls_and_the_adapter_can_be_continued(tiny_model: Path, tmp_path: Path) -> None:
+    settings = TrainingSection(learning_rate=1e-2, epochs=6, batch_size=7, schedule="constant")
+    first = _train(tiny_model, tmp_path / "a", settings)
+    assert first[-1]["loss"] < 0.7 * first[0]["loss"]
+    second = train_sft(
+        EXAMPLES, settings, base=tiny_model, dtype="float32", start=tmp_path / "a" / "model", seed=4,
+        work=tmp_path / "b" / "work", output=tmp_path / "b" / "model", report=lambda _: None,
+    )
+    assert second[0]["loss"] < 0.75 * first[0]["loss"]
+
+
+def test_artefact_bytes_do_not_name_this_machine(tiny_model: Path, tmp_path: Path) -> None:
+    _train(tiny_model, tmp_path, TrainingSection(epochs=1))
+    for name, content in _files(tmp_path).items():
+        assert str(tiny_model).encode() not in content, name
+
+
+def test_divergence_stops_the_run(tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(RatchetError, match="diverged at step"):
+        _train(tiny_model, tmp_path, TrainingSection(adapter="full", learning_rate=1e30, epochs=5, warmup_ratio=0.0))
+    assert not (tmp_path / "model").exists()
+
+
+def test_no_examples_is_an_error(tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no training examples"):
+        train_sft([], TrainingSection(), base=tiny_model, dtype="float32", start=None, seed=0, work=tmp_path,
+                  output=tmp_path / "m", report=lambda _: None)
+
+
+@given(st.integers(1, 50), st.integers(1, 4), st.integers(1, 9), st.integers(0, 5))
+def test_every_example_once_an_epoch(count: int, epochs: int, size: int, seed: int) -> None:
+    plan = batch_plan(count, epochs, size, seed)
+    for epoch in range(epochs):
+        seen = [i for e, indices in plan if e == epoch for i in indices]
+        assert sorted(seen) == list(range(count))
+
+
+@given(st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), min_size=1, max_size=30), st.integers(1, 200))
+def test_micro_batches_respect_the_budget(lengths: list[tuple[int, int]], budget: int) -> None:
+    examples = [_example(i, p, c) for i, (p, c) in enumerate(lengths)]
+    groups = micro_batches(examples, budget)
+    assert sorted(e.id for g in groups for e in g) == sorted(e.id for e in examples)
+    for group in groups:
+        width = max(len(e.prompt_ids) + len(e.token_ids) for e in group)
+        assert width * len(group) <= budget or len(group) == 1
+
+
+def test_learning_rates() -> None:
+    """10 steps, 2 of warm-up, peak 1: by hand."""
+    constant = [learning_rate(s, 10, 1.0, "constant", 0.2) for s in range(10)]
+    assert constant == [0.5, 1.0] + [1.0] * 8
+    linear = [learning_rate(s, 10, 1.0, "linear", 0.2) for s in range(10)]
+    assert linear == pytest.approx([0.5, 1.0, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125])
+    cosine = [learning_rate(s, 10, 1.0, "cosine", 0.0) for s in range(10)]
+    assert cosine[0] == 1.0 and cosine[5] == pytest.approx(0.5) and cosine[9] == pytest.approx(0.0244717, abs=1e-7)
