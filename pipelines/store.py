@@ -13,8 +13,8 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import msgspec
 
 from configs.errors import InputError
 from configs.rows import Row, arrow_schema
-from pipelines.files import disk_error, fsync, locked, read_json, sha256_of, write_json, writing
+from pipelines.files import disk_error, exclusively, fsync, fsync_tree, read_json, sha256_of, write_json, writing
 
 MANIFEST = "manifest.json"
 
@@ -75,11 +75,9 @@ class Store:
         """The place of an artefact, whether it exists or not."""
         return Artefact(kind, key, self.root / kind / key)
 
-    @contextmanager
-    def lock(self, artefact: Artefact) -> Iterator[None]:
+    def lock(self, artefact: Artefact) -> AbstractContextManager[None]:
         """Hold the artefact for writing; waits while another process makes it."""
-        with locked(artefact.path.parent / f".{artefact.key}.lock"):
-            yield
+        return exclusively(artefact.path.parent / f".{artefact.key}.lock")
 
     def finish(self, artefact: Artefact, content: dict[str, Any]) -> None:
         """Write the manifest over whatever files the artefact holds, then drop the work folder."""
@@ -190,7 +188,7 @@ class Progress:
 
 def publish_model(artefact: Artefact, temporary: Path) -> None:
     """Give finished model files their name by one rename."""
-    fsync(temporary)
+    fsync_tree(temporary)
     shutil.rmtree(artefact.model, ignore_errors=True)
     os.rename(temporary, artefact.model)
     fsync(artefact.path)

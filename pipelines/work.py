@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from pipelines.files import write_json
+from pipelines.files import exclusively, write_json
 from pipelines.stage import ShardResult, ShardRunner, Task, kinds
 from pipelines.store import Progress
 
@@ -22,9 +22,12 @@ def run_shard(task: Task, shard: int) -> None:
         _opened = (task, kinds()[task.kind].open(task))
     began = time.monotonic()
     progress = Progress(task.artefact.work / f"progress-{shard:05d}.json")
-    result = _opened[1](shard, progress)
-    result.timing.setdefault("seconds", time.monotonic() - began)
-    write_json(marker(task, shard), msgspec.to_builtins(result))
+    # A worker of a run that was killed may outlive it for a moment: it must be gone before its shard is taken over.
+    with exclusively(task.artefact.work / f"lock-{shard:05d}"):
+        if not marker(task, shard).is_file():
+            result = _opened[1](shard, progress)
+            result.timing.setdefault("seconds", time.monotonic() - began)
+            write_json(marker(task, shard), msgspec.to_builtins(result))
     progress.path.unlink(missing_ok=True)
 
 

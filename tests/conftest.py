@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +33,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def make_tiny_model(folder: Path) -> None:
     """A Llama with two layers, random weights (seeded) and a byte-level tokenizer, as a safetensors folder.
 
-    The output weights favour digits and the end token: many completions end by themselves, a few hit an answer.
+    The output weights favour digits and the end token: many completions end by themselves, some hit an answer.
     """
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -53,9 +55,11 @@ def make_tiny_model(folder: Path) -> None:
             )
         )
         with torch.no_grad():
+            # All hidden states share the direction of ones, so that this adds to the logits whatever the context.
+            model.model.embed_tokens.weight += 2.0
             digits = [words.index(d) for d in "0123456789"]
-            model.lm_head.weight[digits] *= 4.0
-            model.lm_head.weight[1] *= 8.0
+            model.lm_head.weight[digits] += 0.15
+            model.lm_head.weight[1] += 0.22
     model.save_pretrained(folder, safe_serialization=True)
     fast.save_pretrained(folder)
 
@@ -74,25 +78,65 @@ def tiny_recipe(tiny_model: Path, tmp_path: Path) -> Callable[..., Path]:
     since a random model solves nothing: 16 problems, 2 samples each in 4 shards, full fine-tuning, 8 test problems."""
 
     def write(*overrides: str, name: str = "tiny") -> Path:
-        source = {"source": "procedural", "levels": [1], "max_number": 10}
-        data: dict[str, Any] = {
-            "name": name,
-            "model": {"name": str(tiny_model), "dtype": "float32"},
-            "data": {"train": {**source, "split": "train", "limit": 16, "seed": 1}},
-            "sampling": {"engine": "transformers", "n": 2, "max_tokens": 8, "shard_size": 4, "batch_size": 8},
-            "selection": {"include_human": True},
-            "training": {"adapter": "full", "epochs": 1, "batch_size": 4, "checkpoint_every": 1},
-            "evaluation": {"benchmarks": [{"name": "words", "source": {**source, "split": "test", "limit": 8}}]},
-            "iterations": {"count": 1},
-            "executor": {"threads": 1},
-        }
-        for override in overrides:
-            apply_override(data, override)
-        path = tmp_path / f"{name}.yaml"
-        path.write_text(yaml.safe_dump(data, sort_keys=False))
-        return path
+        return write_tiny_recipe(tmp_path / f"{name}.yaml", tiny_model, overrides)
 
     return write
+
+
+def write_tiny_recipe(path: Path, model: Path, overrides: Sequence[str]) -> Path:
+    """The recipe of `tiny_recipe` as the file `path`."""
+    source = {"source": "procedural", "levels": [1], "max_number": 10}
+    data: dict[str, Any] = {
+        "name": path.stem,
+        "model": {"name": str(model), "dtype": "float32"},
+        "data": {"train": {**source, "split": "train", "limit": 16, "seed": 1}},
+        "sampling": {"engine": "transformers", "n": 2, "max_tokens": 8, "shard_size": 4, "batch_size": 8},
+        "selection": {"include_human": True},
+        "training": {"adapter": "full", "epochs": 1, "batch_size": 4, "checkpoint_every": 1},
+        "evaluation": {"benchmarks": [{"name": "words", "source": {**source, "split": "test", "limit": 8}}]},
+        "iterations": {"count": 1},
+        "executor": {"threads": 1},
+    }
+    for override in overrides:
+        apply_override(data, override)
+    path.write_text(yaml.safe_dump(data, sort_keys=False))
+    return path
+
+
+@dataclass(frozen=True)
+class TinyRun:
+    """A finished run: its recipe file, its folder, its RATCHET_HOME, what it printed. Read-only."""
+
+    recipe: Path
+    folder: Path
+    home: Path
+    output: str
+
+    @property
+    def store(self) -> Path:
+        return self.home / "store"
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
+    """A run of the tiny recipe on own problems whose answer, 5, the tiny model gives now and then."""
+    from typer.testing import CliRunner
+
+    from pipelines.cli import app
+
+    root = tmp_path_factory.mktemp("run")
+    own = root / "own.jsonl"
+    own.write_text("".join(
+        json.dumps({"question": f"{i} eggs, {i * i} hens?", "answer": "5", "solution": f"{i} #### 5"}) + "\n"
+        for i in range(16)
+    ))
+    source = f"data.train={{source: jsonl, path: {own}}}"
+    recipe = write_tiny_recipe(root / "tiny.yaml", tiny_model, [source, "sampling.n=8", "sampling.batch_size=32"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RATCHET_HOME", str(root / "home"))
+        result = CliRunner().invoke(app, ["run", str(recipe), "--run-dir", str(root / "run")])
+    assert result.exit_code == 0, (result.output, result.exception)
+    return TinyRun(recipe, root / "run", root / "home", result.output)
 
 
 @pytest.fixture(scope="session")

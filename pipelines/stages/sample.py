@@ -24,7 +24,7 @@ from pipelines.store import Journal, write_rows
 
 class SampleStage:
     """config: model, dtype, engine, prompt, shots, temperature, top_p, n, max_tokens, stop, batch_size,
-    shard_size, max_model_len, offset, count, adapter, lora_rank, seed."""
+    shard_size, max_model_len, offset, count, adapter, seed."""
 
     name, version, where, device = "sample", 1, "workers", False
 
@@ -96,7 +96,7 @@ def _engine_config(task: Task, base: Path) -> EngineConfig:
     return EngineConfig(
         kind=config["engine"], model=str(base), dtype=config["dtype"], batch_size=config["batch_size"],
         max_model_len=config["max_model_len"], gpu_memory=task.hints["gpu_memory"], stop=config["stop"],
-        max_lora_rank=config["lora_rank"],
+        max_lora_rank=task.hints["lora_rank"],
     )
 
 
@@ -110,7 +110,7 @@ def _samples(task: Task, requests: Sequence[Request], completions: Sequence[Comp
             id=f"{r.id}#{i}", parents=[r.id], stage="sample", problem=r.id, prompt_ids=r.prompt_ids,
             token_ids=c.token_ids, text=c.text, logprobs=c.logprobs, logprob=sum(c.logprobs),
             finish_reason=c.finish_reason, temperature=r.temperature, top_p=r.top_p, seed=c.seed, model=model,
-            adapter=config["adapter"] if "model" in task.inputs else None,
+            adapter=config["adapter"],
         )
         for r in requests
         for i in range(len(r.seeds))

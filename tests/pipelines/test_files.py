@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from configs.errors import InputError, RatchetError
-from pipelines.files import disk_error, locked, read_json, sha256_of, write_json, writing
+from pipelines.files import disk_error, exclusively, read_json, sha256_of, write_json, writing
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -115,7 +115,7 @@ def test_a_folder_that_cannot_be_made_is_an_input_error(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cannot write .*file/sub/a\.json"):
         write_json(tmp_path / "file" / "sub" / "a.json", 1)
-    with pytest.raises(InputError, match="cannot write"), locked(tmp_path / "file" / "sub" / ".lock"):
+    with pytest.raises(InputError, match="cannot write"), exclusively(tmp_path / "file" / "sub" / ".lock"):
         pass
     assert content(tmp_path) == {"file": b""}
 

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from configs.rows import Sample
 from pipelines.runfolder import RunFolder
 from pipelines.store import Artefact, read_rows
@@ -21,18 +23,28 @@ SEED = int(os.environ.get("RATCHET_TEST_SEED", "20261123"))
 OVERRIDES = ("data.train.limit=48", "sampling.max_tokens=48", "training.epochs=4", "iterations.count=2")
 
 
-def test_killed_and_resumed_runs_equal_an_undisturbed_one(tiny_recipe: Callable[..., Path], tmp_path: Path) -> None:
-    recipe = tiny_recipe(*OVERRIDES)
+@pytest.mark.parametrize(
+    ("executor", "workers", "wanted"),
+    [
+        ("local", 1, KILLS),
+        pytest.param("local", 4, 5, marks=pytest.mark.slow),
+        pytest.param("ray", 2, 5, marks=pytest.mark.slow),
+    ],
+)
+def test_killed_and_resumed_runs_equal_an_undisturbed_one(
+    tiny_recipe: Callable[..., Path], tmp_path: Path, executor: str, workers: int, wanted: int
+) -> None:
+    recipe = tiny_recipe(*OVERRIDES, f"executor.kind={executor}", f"executor.workers={workers}")
     calm = tmp_path / "calm"
     ratchet("run", str(recipe), "--run-dir", "calm-run", home=calm, cwd=tmp_path)
     expected = contents(calm)
     seconds = _busy_seconds(tmp_path / "calm-run")
     rng = random.Random(SEED)
     kills = rounds = 0
-    while kills < KILLS:  # a run that ends before its kills are spent is compared, and another one begun
+    while kills < wanted:  # a run that ends before its kills are spent is compared, and another one begun
         rounds += 1
         home = tmp_path / f"killed{rounds}"
-        kills += _run_under_fire(recipe, tmp_path / f"run{rounds}", home, KILLS - kills, seconds, rng)
+        kills += _run_under_fire(recipe, tmp_path / f"run{rounds}", home, wanted - kills, seconds, rng)
         assert_same(expected, contents(home))
         assert not list(home.rglob("*.tmp")) and not list((home / "store").glob("*/*/work"))
         _assert_no_sample_lost_or_doubled(home)
