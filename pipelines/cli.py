@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -49,8 +49,9 @@ def resume(folder: Annotated[Path, typer.Argument(help="Folder of the run")]) ->
     _execute(RunFolder.existing(folder).recipe(), folder)
 
 
-def _execute(recipe: Recipe, folder_path: Path) -> dict[str, dict[str, Any]]:
+def _execute(recipe: Recipe, folder_path: Path) -> None:
     """Plan and run a recipe in a folder; prints progress and the accuracies."""
+    from pipelines.evaluation import shown_prompt
     from pipelines.home import store_root
     from pipelines.models import resolve_model
     from pipelines.outcome import accuracy_table
@@ -78,7 +79,9 @@ def _execute(recipe: Recipe, folder_path: Path) -> dict[str, dict[str, Any]]:
             folder.event("run finished")
             for line in accuracy_table(plan, store):
                 reporter.line(line)
-            return results
+            if not plan.trained and results:
+                reporter.line(f"prompt: {shown_prompt(plan, store)!r}")
+                reporter.line(f"per-problem rows: {folder_path}/artefacts")
         except KeyboardInterrupt:
             reporter.line(f"interrupted; continue with: ratchet resume {folder_path}")
             raise typer.Exit(130) from None
@@ -125,11 +128,12 @@ def evaluate(
     run_dir: RunDir = None,
 ) -> None:
     """Evaluate a model: greedy accuracy with a 95 % interval; settings as in a recipe (evaluation.samples=4 ...)."""
-    from pipelines.evaluation import evaluation_run
+    from configs.keys import content_key
+    from pipelines.evaluation import evaluation_recipe
 
-    quiet_libraries()
-    for line in evaluation_run(model, benchmarks, limit, iteration, overrides or [], run_dir):
-        typer.echo(line)
+    recipe = evaluation_recipe(model, benchmarks, limit, iteration, overrides or [])
+    settings = recipe.model_dump(mode="json", exclude={"executor"})
+    _execute(recipe, run_dir or Path("runs") / f"{recipe.name}-{content_key(settings)[:8]}")
 
 
 @app.command()

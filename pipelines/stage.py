@@ -34,10 +34,13 @@ class Stage:
     inputs: Mapping[str, Stage] = field(default_factory=dict)
     paths: Mapping[str, str] = field(default_factory=dict)
     hints: Mapping[str, Any] = field(default_factory=dict)
+    given_key: str | None = None  # of an artefact that another run made
 
     @cached_property
     def key(self) -> str:
         """Content key: same key, same artefact."""
+        if self.given_key is not None:
+            return self.given_key
         inputs = {name: stage.key for name, stage in sorted(self.inputs.items())}
         return content_key(self.kind, kinds()[self.kind].version, dict(self.config), inputs)
 

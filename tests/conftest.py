@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -33,7 +34,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def make_tiny_model(folder: Path) -> None:
     """A Llama with two layers, random weights (seeded) and a byte-level tokenizer, as a safetensors folder.
 
-    The output weights favour digits and the end token: many completions end by themselves, some hit an answer.
+    The output weights favour digits and the end token: many completions are short numbers.
     """
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -55,11 +56,9 @@ def make_tiny_model(folder: Path) -> None:
             )
         )
         with torch.no_grad():
-            # All hidden states share the direction of ones, so that this adds to the logits whatever the context.
-            model.model.embed_tokens.weight += 2.0
             digits = [words.index(d) for d in "0123456789"]
-            model.lm_head.weight[digits] += 0.15
-            model.lm_head.weight[1] += 0.22
+            model.lm_head.weight[digits] *= 4.0
+            model.lm_head.weight[1] *= 8.0
     model.save_pretrained(folder, safe_serialization=True)
     fast.save_pretrained(folder)
 
@@ -119,24 +118,40 @@ class TinyRun:
 
 @pytest.fixture(scope="session")
 def tiny_run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
-    """A run of the tiny recipe on own problems whose answer, 5, the tiny model gives now and then."""
+    """A run of the tiny recipe on own problems whose answers are what the tiny model says most, so that some of
+    its samples are right."""
+    root = tmp_path_factory.mktemp("run")
+    own = root / "own.jsonl"
+    _write_problems(own, {})
+    benchmark = f"evaluation.benchmarks=[{{name: own, source: {{source: jsonl, path: {own}}}}}]"
+    _run(write_tiny_recipe(root / "first.yaml", tiny_model, ["iterations.count=0", benchmark]), root / "first")
+    scores = [r for p in root.glob("first/home/store/score/*/part-*.parquet") for r in pq.read_table(p).to_pylist()]
+    _write_problems(own, {r["question"]: r["extracted"] for r in scores})
+    overrides = [f"data.train={{source: jsonl, path: {own}}}", "sampling.n=8", "sampling.batch_size=32"]
+    recipe = write_tiny_recipe(root / "tiny.yaml", tiny_model, [*overrides, "sampling.temperature=0.5"])
+    return TinyRun(recipe, root / "run", root / "home", _run(recipe, root))
+
+
+def _write_problems(path: Path, answers: dict[str, str | None]) -> None:
+    """Sixteen problems as JSON lines, with these answers by question."""
+    rows = []
+    for question in (f"{i} eggs, {i * i} hens?" for i in range(16)):
+        answer = answers.get(question) or "5"
+        rows.append({"question": question, "answer": answer, "solution": f"#### {answer}"})
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+
+
+def _run(recipe: Path, root: Path) -> str:
+    """Run a recipe in this process, with `root` holding its home and its run folder; what it printed."""
     from typer.testing import CliRunner
 
     from pipelines.cli import app
 
-    root = tmp_path_factory.mktemp("run")
-    own = root / "own.jsonl"
-    own.write_text("".join(
-        json.dumps({"question": f"{i} eggs, {i * i} hens?", "answer": "5", "solution": f"{i} #### 5"}) + "\n"
-        for i in range(16)
-    ))
-    source = f"data.train={{source: jsonl, path: {own}}}"
-    recipe = write_tiny_recipe(root / "tiny.yaml", tiny_model, [source, "sampling.n=8", "sampling.batch_size=32"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RATCHET_HOME", str(root / "home"))
         result = CliRunner().invoke(app, ["run", str(recipe), "--run-dir", str(root / "run")])
     assert result.exit_code == 0, (result.output, result.exception)
-    return TinyRun(recipe, root / "run", root / "home", result.output)
+    return result.output
 
 
 @pytest.fixture(scope="session")

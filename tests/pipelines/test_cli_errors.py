@@ -66,7 +66,7 @@ def assert_nothing_half_written(home: Path, folder: Path | None = None) -> None:
     parts = [p for p in files if p.suffix in (".parquet", ".safetensors")]
     assert all((p.parent / "manifest.json").is_file() for p in parts)
     if folder is not None and folder.exists():
-        assert [p for p in folder.rglob("*.tmp")] == []
+        assert list(folder.rglob("*.tmp")) == []
         assert all(m["kind"] for m in RunFolder(folder).read_metrics().values())
 
 
@@ -147,8 +147,8 @@ def test_a_run_folder_in_use(cli: Cli, tiny_run: TinyRun, tmp_path: Path, monkey
 
 def test_a_run_folder_of_another_config(cli: Cli, tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("RATCHET_HOME", str(tmp_path / "home"))
-    result = cli("run", tiny_run.recipe, "sampling.temperature=0.5", "--run-dir", tiny_run.folder)
-    assert_refused(result, "belongs to another config", "sampling.temperature: 1.0 there, 0.5 here", "--run-dir")
+    result = cli("run", tiny_run.recipe, "sampling.temperature=0.25", "--run-dir", tiny_run.folder)
+    assert_refused(result, "belongs to another config", "sampling.temperature: 0.5 there, 0.25 here", "--run-dir")
     assert not (tmp_path / "home").exists()
 
 
@@ -204,7 +204,8 @@ def test_a_run_that_fails_exits_with_1_and_goes_on_when_mended(
 
 
 def test_ctrl_c_exits_with_130_and_the_command_that_continues(tiny_recipe: Recipe, home: Path, tmp_path: Path):
-    recipe = tiny_recipe("data.train={limit: 2000, seed: 1}", "sampling.n=8", "sampling.max_tokens=64", "evaluation.benchmarks=[]")
+    long = ("data.train={limit: 2000, seed: 1}", "sampling.n=8", "sampling.max_tokens=64")
+    recipe = tiny_recipe(*long, "evaluation.benchmarks=[]")
     arguments = [sys.executable, "-m", "pipelines.cli", "run", str(recipe), "--run-dir", str(tmp_path / "run")]
     run = subprocess.Popen(
         arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0,
@@ -247,7 +248,7 @@ def test_plan_and_status_print_json(cli: Cli, tiny_run: TinyRun, monkeypatch: py
 
 def test_plan_writes_nothing_but_what_it_remembers(cli: Cli, tiny_recipe: Recipe, home: Path):
     assert cli("plan", tiny_recipe()).code == 0
-    assert [p for p in (home / "store").rglob("*")] == []
+    assert list((home / "store").rglob("*")) == []
 
 
 def test_a_second_run_computes_nothing(cli: Cli, tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
@@ -315,7 +316,7 @@ def test_every_example_leads_back_to_a_sample_its_verdict_and_a_problem(tiny_run
     assert len(samples) == len(verdicts) == 16 * 8
     assert len({e["id"] for e in examples}) == len(examples)
     own = [e for e in examples if e["kind"] == "model"]
-    assert own, "the tiny model says 5 now and then"
+    assert len(own) > 1
     for example in own:
         sample, verdict = (by[i] for by, i in zip((samples, verdicts), example["parents"], strict=True))
         assert sample["parents"] == [example["problem"]] and verdict["parents"] == [sample["id"]]

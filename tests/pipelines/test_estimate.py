@@ -56,7 +56,7 @@ def test_after_a_run_everything_is_cached_and_costs_nothing(tiny_run: TinyRun, m
 
 def test_after_a_run_rates_and_lengths_are_measured(tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("RATCHET_HOME", str(tiny_run.home))
-    e = estimated(tiny_run.recipe, tiny_run.store, "sampling.temperature=0.5")
+    e = estimated(tiny_run.recipe, tiny_run.store, "sampling.temperature=0.25")
     stages, rate = by_label(e), e["rates"]["generate"]
     samples = Store(tiny_run.store).manifests("sample")
     total = sum(m["metrics"]["tokens"] for m in samples)
