@@ -22,7 +22,8 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class ModelSection(Section):
-    """Which weights to start from. `name`: `bundled:smollm2-135m-instruct`, a local folder, or a hub id."""
+    """Which weights to start from. `name`: `bundled:smollm2-135m-instruct`, a local folder, a hub id, or
+    RUN@ITERATION: what an iteration of an earlier run has trained."""
 
     name: str = "bundled:smollm2-135m-instruct"
     revision: str | None = None
@@ -203,9 +204,10 @@ class ExecutorSection(Section):
 
 
 class Recipe(Section):
-    """A self-improvement pipeline."""
+    """A self-improvement pipeline. `track: trackio` copies metrics to Trackio (extra `track`) besides metrics.jsonl."""
 
     name: str = "run"
+    track: Literal["none", "trackio"] = "none"
     seed: int = 0
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()

@@ -181,11 +181,11 @@ def _now() -> str:
 
 
 def _differences(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
-    """Dotted keys whose values differ, with both values. The executor may change: it changes no row."""
+    """Dotted keys whose values differ, with both values. Executor and tracker may change: they change no row."""
     found: dict[str, tuple[Any, Any]] = {}
     for key in [*a, *(k for k in b if k not in a)]:
         x, y = a.get(key), b.get(key)
-        if not prefix and key == "executor":
+        if not prefix and key in ("executor", "track"):
             continue
         if isinstance(x, Mapping) and isinstance(y, Mapping):
             found |= _differences(x, y, f"{prefix}{key}.")

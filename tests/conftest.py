@@ -128,7 +128,7 @@ def tiny_run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Tiny
     scores = [r for p in root.glob("first/home/store/score/*/part-*.parquet") for r in pq.read_table(p).to_pylist()]
     _write_problems(own, {r["question"]: r["extracted"] for r in scores})
     overrides = [f"data.train={{source: jsonl, path: {own}}}", "sampling.n=8", "sampling.batch_size=32"]
-    recipe = write_tiny_recipe(root / "tiny.yaml", tiny_model, [*overrides, "sampling.temperature=0.5"])
+    recipe = write_tiny_recipe(root / "tiny.yaml", tiny_model, [*overrides, "sampling.temperature=0.1"])
     return TinyRun(recipe, root / "run", root / "home", _run(recipe, root))
 
 

@@ -148,7 +148,7 @@ def test_a_run_folder_in_use(cli: Cli, tiny_run: TinyRun, tmp_path: Path, monkey
 def test_a_run_folder_of_another_config(cli: Cli, tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("RATCHET_HOME", str(tmp_path / "home"))
     result = cli("run", tiny_run.recipe, "sampling.temperature=0.25", "--run-dir", tiny_run.folder)
-    assert_refused(result, "belongs to another config", "sampling.temperature: 0.5 there, 0.25 here", "--run-dir")
+    assert_refused(result, "belongs to another config", "sampling.temperature: 0.1 there, 0.25 here", "--run-dir")
     assert not (tmp_path / "home").exists()
 
 
