@@ -21,10 +21,11 @@ _THIN = re.compile(r"\\[,;: ]|~|\\q?quad(?![a-zA-Z])")
 _GAPS = re.compile(r"(?<![A-Za-z0-9.])\s+|\s+(?![A-Za-z0-9.])")
 _FRACTIONS = re.compile(r"\\[dtc]frac(?![a-zA-Z])")
 _TEXT_COMMAND = re.compile(r"\\(?:text(?:bf|it|rm|normal)?|mbox|mathrm|mathbf|operatorname|textsf)\s?\{([^{}]*)\}")
-_NOT_WORDS = re.compile(r"[\\${}]|[.,;:!?]+$")
+_NOT_WORDS = re.compile(r"\$|\\(?:[,;:! ]|left|right|quad)|[.,;:!?]+$")
 _PLAIN_COMMA = re.compile(r"\d,\d{3}(?!\d)")
 _DECIMAL_COMMA = re.compile(r"-?(\d+),(\d+)")
 _CHOICE = re.compile(r"\(?([A-Ja-j])\)?[.:,]?|\(([A-Ja-j])\)\W{0,3}(\S.*)|([A-J])[).:]\s?(\S.*)", re.DOTALL)
+_REVERSED = re.compile(r"([\[\]])([^\[\]()\s,][^\[\]()]{0,200},[^\[\]()]{0,200}[^\[\]()\s,])([\[\]])")
 _INTEGER = re.compile(r"[-+]?\d{1,30}")
 
 
@@ -67,6 +68,9 @@ def read(text: str) -> Answer:
     if len(text) > ANSWER_CHARS:
         return Answer(text, text.strip(), "", None, "limit")
     latex = to_latex(text.strip())
+    if latex.startswith("**") and latex.endswith("**"):
+        latex = latex.strip("* ")
+    latex = _REVERSED.sub(outward, latex)
     key = string_key(latex)
     try:
         return Answer(latex, key, word_key(latex), parse(latex), "")
@@ -74,6 +78,14 @@ def read(text: str) -> Answer:
         return Answer(latex, key, word_key(latex), None, "parse")
     except (LimitError, RecursionError):
         return Answer(latex, key, word_key(latex), None, "limit")
+
+
+def outward(match: re.Match[str]) -> str:
+    """]a,b[ as (a,b): brackets that face away from an open end."""
+    opener, inside, closer = match.groups()
+    if opener == "[" and closer == "]":
+        return match.group()
+    return ("(" if opener == "]" else opener) + inside + (")" if closer == "[" else closer)
 
 
 def as_integer(text: str) -> int | None:
@@ -133,8 +145,9 @@ def by_structure(a: Answer, b: Answer, gold: Node, given: Node, symbolic: Callab
 def alternatives(a: Answer, b: Answer, gold: Node, given: Node) -> list[tuple[Node, Node]]:
     """Other readings of the same texts: the rounding a gold offers itself, lists that look like thousands."""
     found: list[tuple[Node, Node]] = []
-    if isinstance(gold, n.Relation) and "~" in gold.ops:
-        last = gold.members[-1]
+    stated = gold.value if isinstance(gold, n.Measure) else gold
+    if isinstance(stated, n.Relation) and "~" in stated.ops:
+        last = stated.members[-1]
         found.append((canonical(last), given))
     if _PLAIN_COMMA.search(a.text):
         try:

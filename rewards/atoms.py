@@ -89,8 +89,8 @@ def command(p: Parser, text: str) -> Node:
         return fold(p, _FOLDS[text])
     if text in ("angle", "triangle", "measuredangle", "odot", "widehat"):
         return n.Sym(text + "".join(figure_letters(p)))
-    if text == "$":
-        p.words.append("dollar")
+    if text.startswith("currency:"):
+        p.words.append(text[9:])
         return p.factor()
     if text == "tau":
         return subscripted(p, "tau")
@@ -162,6 +162,8 @@ def word(p: Parser, first: str) -> Node:
     while (token := p.peek()) is not None and token.kind == "word" and token.text not in ("and", "or"):
         words.append(token.text)
         p.at += 1
+    if len(words) == 1 and len(first) == 1:
+        return n.Sym(first)
     return n.Text(" ".join(words).lower())
 
 

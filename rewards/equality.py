@@ -47,7 +47,7 @@ def sample(names: frozenset[str], integers: frozenset[str], index: int, exact: b
         if name in integers:
             values[name] = Fraction(3 + index * 2 + seed % 5)
         elif exact:
-            values[name] = Fraction(seed % 99_991 + 17, 101) * (-1 if index >= 2 and seed & 4096 else 1)
+            values[name] = Fraction(seed % 99_991 + 17, 101) * (-1 if index == 2 or (index > 2 and seed & 4096) else 1)
         else:
             low = Fraction(3, 10) if index == 0 else Fraction(3, 2)
             value = low + Fraction(seed % 1_000_003, 1_000_003) * (1 if index == 0 else 2)

@@ -136,8 +136,9 @@ _NUMBER = re.compile(
     r"|\d{1,300}(?:\.\d{1,300})?(?:\s?/\s?\d{1,300})?|\.\d{1,300})"
     r"(?:\s?(?:\\?%|percent\b|pct\b|°))?|-?\\[dt]?frac\{[^{}]{1,40}\}\{[^{}]{1,40}\}|-?\d{0,20}\\sqrt\{[^{}]{1,40}\}"
 )
+_CHOICE_START = re.compile(r"(?:\\text(?:bf)?\{)?\(?([A-J])[).:]\}?(?=\s|$|\*)")
 _CODE = re.compile(r"__\w|\blambda\b|\bimport\b|\bopen\s?\(|\bexec\b|\beval\b|\bos\.|\bsys\.|\bsubprocess\b|\bgetattr\b|globals\(\)")
-_NOT_ANSWERS = frozenset("correct right wrong incorrect helpful not yes clear useful as follows unknown unclear complete".split())
+_NOT_ANSWERS = frozenset("correct right wrong incorrect helpful clear useful as follows unknown unclear complete".split())
 
 
 def readable(text: str, words: int = 4) -> bool:
@@ -156,7 +157,10 @@ def readable(text: str, words: int = 4) -> bool:
 
 
 def trimmed(text: str) -> str:
-    return text.strip().strip("*_\"'`").strip().rstrip(".,;:!。").strip().strip("*").strip()
+    text = text.strip().strip("*_\"'`").strip()
+    if not text.endswith((r"\ldots", "..", "…")):
+        text = text.rstrip(".,;:。").strip()
+    return text.strip("*").strip()
 
 
 def from_tail(tail: str) -> str | None:
@@ -171,6 +175,9 @@ def from_tail(tail: str) -> str | None:
         return sentence
     if first and readable(content := next(group for group in first.groups() if group is not None)):
         return content
+    choice = _CHOICE_START.match(tail)
+    if choice:
+        return choice.group(1)
     number = _NUMBER.match(tail)
     if number and number.group().strip():
         return number.group().strip()
@@ -239,6 +246,8 @@ def lenient(text: str) -> Candidate | None:
         return Candidate(whole)
     if spoken:
         return Candidate(spoken[0])
+    if len(whole) <= 80 and "\n" not in whole and _CHOICE_START.match(whole):
+        return Candidate(whole)
     value = last_value(text)
     return Candidate(value) if value else None
 

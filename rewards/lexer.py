@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from rewards.limits import ANSWER_CHARS, DIGITS, NESTING, LimitError, ParseError
-from rewards.units import BARE_UNITS
+from rewards.units import BARE_UNITS, NUMBER_WORDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,15 @@ _PLAIN_CONSTANTS = {"pi": "pi", "infinity": "infty", "infty": "infty", "inf": "i
 _GREEK = frozenset(
     "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau phi chi psi omega".split()
 )
+_SHORT_WORDS = frozenset(
+    "odd the yes no all any not for red may jan feb mar apr jun jul aug sep oct nov dec mon tue wed thu fri sat sun "
+    "are is of to if it per pct none".split()
+)
 _JOINERS = frozenset({"and", "or"})
+_ALIASES = {
+    "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "dbinom": "binom", "tbinom": "binom", "dots": "ldots",
+    "cdots": "ldots", "dotsc": "ldots", "dotsb": "ldots",
+}  # fmt: skip
 _DROPPED = frozenset(
     "left right big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr Biggl Biggr middle displaystyle textstyle "
     "scriptstyle quad qquad limits nolimits mathstrut strut hfill hfil nobreak allowbreak bf rm it sf tt cal "
@@ -46,7 +54,7 @@ _TEXTUAL = frozenset(
 )
 _SKIPPED_WITH_ARGUMENT = frozenset("hspace vspace label tag phantom vphantom hphantom color hspace*".split())
 _BACKSLASH_SYMBOL = {
-    "%": ("op", "%"), "$": ("cmd", "$"), "{": ("cmd", "{"), "}": ("cmd", "}"), "|": ("cmd", "|"), "&": ("op", "&amp"),
+    "%": ("op", "%"), "$": ("cmd", "currency:dollar"), "{": ("cmd", "{"), "}": ("cmd", "}"), "|": ("cmd", "|"), "&": ("op", "&amp"),
     "\\": ("cmd", "\\"), "_": ("op", "_"), "#": ("op", "#"),
 }  # fmt: skip
 
@@ -144,10 +152,10 @@ class Lexer:
             following = self.text[self.at + 1 : self.at + 2]
             self.at += 1
             if following.isdigit() and self.text.count("$") % 2:  # a currency sign, not a math delimiter
-                self.emit("cmd", "$")
+                self.emit("cmd", "currency:dollar")
             return
         if char in "€£¥":
-            self.emit("word", {"€": "euro", "£": "sterling", "¥": "yen"}[char])
+            self.emit("cmd", "currency:" + {"€": "euro", "£": "sterling", "¥": "yen"}[char])
         elif char in "`\"":
             self.gap = True
         else:
@@ -249,8 +257,7 @@ class Lexer:
         elif name in ("begin", "end"):
             self.environment(name)
         else:
-            for alias, target in (("dfrac", "frac"), ("tfrac", "frac"), ("cfrac", "frac"), ("dbinom", "binom"), ("tbinom", "binom")):
-                name = target if name == alias else name
+            name = _ALIASES.get(name, name)
             if name in ("langle", "lbrack", "lfloor", "lceil", "lbrace"):
                 self.depth += 1
             elif name in ("rangle", "rbrack", "rfloor", "rceil", "rbrace"):
@@ -367,6 +374,8 @@ class Lexer:
         low = run.lower()
         if low in _JOINERS:
             self.emit("word", low)
+        elif run in ("US", "HK", "NT") and self.text[end : end + 3].lstrip().lstrip("\\").startswith("$"):
+            self.gap = True
         elif run in FUNCTIONS:
             self.emit("cmd", run)
         elif low in _PLAIN_CONSTANTS:
@@ -386,6 +395,8 @@ class Lexer:
 
     @staticmethod
     def is_word(run: str) -> bool:
+        if run.lower() in NUMBER_WORDS or run.lower() in _SHORT_WORDS:
+            return True
         if len(run) >= 4:
             return not any(run.startswith(f) and len(run) - len(f) <= 1 for f in ("sin", "cos", "tan", "log", "sqrt"))
         return len(run) == 3 and not run.islower()

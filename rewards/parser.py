@@ -318,9 +318,9 @@ class Parser:
         token = self.peek()
         if token is None:
             return False
-        if token.kind == "cmd" and token.text == "$":
+        if token.kind == "cmd" and token.text.startswith("currency:"):
             self.at += 1
-            self.words.append("dollar")
+            self.words.append(token.text[9:])
             return True
         if token.kind == "op" and token.text == "/" and self.words:
             following = self.peek(1)
