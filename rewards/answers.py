@@ -16,12 +16,12 @@ from rewards.parser import parse
 from rewards.structure import Comparison, canonical, plain_words
 from rewards.unicode import OVERRIDES, to_latex
 
-_SPACING = re.compile(r"\\(?:left|right|displaystyle|limits|bigl?|bigr|Bigl?|Bigr)(?![a-zA-Z])\s*|\\[!]")
+_SPACING = re.compile(r"\\(?:left|right|displaystyle|limits|bigl?|bigr|Bigl?|Bigr)(?![a-zA-Z])\s*|\\[!()\[\]]")
 _THIN = re.compile(r"\\[,;: ]|~|\\q?quad(?![a-zA-Z])")
 _GAPS = re.compile(r"(?<![A-Za-z0-9.])\s+|\s+(?![A-Za-z0-9.])")
 _FRACTIONS = re.compile(r"\\[dtc]frac(?![a-zA-Z])")
 _TEXT_COMMAND = re.compile(r"\\(?:text(?:bf|it|rm|normal)?|mbox|mathrm|mathbf|operatorname|textsf)\s?\{([^{}]*)\}")
-_NOT_WORDS = re.compile(r"\$|\\(?:[,;:! ]|left|right|quad)|[.,;:!?]+$")
+_NOT_WORDS = re.compile(r"\$|\\(?:[,;:! ()\[\]]|left|right|quad)|[.,;:!?]+$")
 _PLAIN_COMMA = re.compile(r"\d,\d{3}(?!\d)")
 _DECIMAL_COMMA = re.compile(r"-?(\d+),(\d+)")
 _CHOICE = re.compile(r"\(?([A-Ja-j])\)?[.:,]?|\(([A-Ja-j])\)\W{0,3}(\S.*)|([A-J])[).:]\s?(\S.*)", re.DOTALL)
@@ -146,7 +146,7 @@ def alternatives(a: Answer, b: Answer, gold: Node, given: Node) -> list[tuple[No
     """Other readings of the same texts: the rounding a gold offers itself, lists that look like thousands."""
     found: list[tuple[Node, Node]] = []
     stated = gold.value if isinstance(gold, n.Measure) else gold
-    if isinstance(stated, n.Relation) and "~" in stated.ops:
+    if isinstance(stated, n.Relation) and "~" in stated.ops and "approx" not in b.text:
         last = stated.members[-1]
         found.append((canonical(last), given))
     if _PLAIN_COMMA.search(a.text):

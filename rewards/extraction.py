@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 from rewards.limits import TEXT_TAIL, LimitError, ParseError
-from rewards.nodes import Text
+from rewards.nodes import Listing, Measure, Node, Relation, Text, walk
 from rewards.parser import parse
 from rewards.unicode import to_latex
 from rewards.verdict import Mode
@@ -128,6 +128,7 @@ _SENTENCE_END = re.compile(
     re.IGNORECASE,
 )
 _MATH = re.compile(r"\$\$([^$]{1,2000})\$\$|\$([^$\n]{1,1000})\$|\\\(((?:[^\\]|\\[^)]){1,1000}?)\\\)|\\\[((?:[^\\]|\\[^\]]){1,2000}?)\\\]")
+_TEXT_WRAPPER = re.compile(r"\\(?:text|mathrm|textbf|mbox)\s?\{([^{}]{0,200})\}")
 _BOLD = re.compile(r"\*\*([^*\n]{1,200})\*\*")
 _NUMBER = re.compile(
     r"(?<![\w\\^_{.,/])(?:(?<![\d)\]}])[-+−]\s?)?[$€£]?\s?"
@@ -138,6 +139,12 @@ _NUMBER = re.compile(
 )
 _CHOICE_START = re.compile(r"(?:\\text(?:bf)?\{)?\(?([A-J])[).:]\}?(?=\s|$|\*)")
 _CODE = re.compile(r"__\w|\blambda\b|\bimport\b|\bopen\s?\(|\bexec\b|\beval\b|\bos\.|\bsys\.|\bsubprocess\b|\bgetattr\b|globals\(\)")
+_HEDGES = frozenset("i not cannot unable sorry know we you".split())
+_DISCOURSE = re.compile(
+    r"\A(?:(?:so|thus|hence|therefore|then|finally|we (?:get|have|find|obtain)|it is|it's|equal to|indeed)(?: that)?,?\s+){1,3}",
+    re.IGNORECASE,
+)
+_SPELT_OUT = re.compile(r"(?<=\d)\s\([A-Za-z][A-Za-z -]{2,40}\)$")
 _NOT_ANSWERS = frozenset("correct right wrong incorrect helpful clear useful as follows unknown unclear complete".split())
 
 
@@ -152,12 +159,26 @@ def readable(text: str, words: int = 4) -> bool:
         return False
     if isinstance(node, Text):
         found = node.words.split()
-        return len(found) <= words and found[0] not in _NOT_ANSWERS
-    return True
+        return len(found) <= words and found[0] not in _NOT_ANSWERS and not _HEDGES & set(found)
+    return not prose(node)
+
+
+def prose(node: Node) -> bool:
+    """Words where an answer has none: "Therefore, x = 16", "Total: 5". A name before "=" is allowed."""
+    match node:
+        case Listing(items, _):
+            kinds = {isinstance(item, Text) for item in items}
+            return len(kinds) > 1 or any(prose(item) for item in items)
+        case Relation((Text(words), *rest), ("=", *_)):
+            return len(words.split()) > 4 or any(prose(item) for item in rest)
+        case Measure(_, words):
+            if len(words) > 6 or _HEDGES & {word.lower() for word in words}:
+                return True
+    return any(isinstance(item, Text) for item in walk(node)) and not isinstance(node, Text)
 
 
 def trimmed(text: str) -> str:
-    text = text.strip().strip("*_\"'`").strip()
+    text = _DISCOURSE.sub("", text.strip().strip("*_\"'`").strip())
     if not text.endswith((r"\ldots", "..", "…")):
         text = text.rstrip(".,;:。").strip()
     return text.strip("*").strip()
@@ -170,7 +191,7 @@ def from_tail(tail: str) -> str | None:
         return None
     first = _MATH.match(tail)
     end = _SENTENCE_END.search(tail, first.end() if first else 0)
-    sentence = trimmed(tail[: end.start() if end else len(tail)])
+    sentence = _SPELT_OUT.sub("", trimmed(tail[: end.start() if end else len(tail)]))
     if readable(sentence):
         return sentence
     if first and readable(content := next(group for group in first.groups() if group is not None)):
@@ -229,7 +250,7 @@ def lenient(text: str) -> Candidate | None:
             value = spoken[0]
             if any(char.isdigit() for char in value) and readable(value, words=0):
                 return Candidate(value)
-        return joined(text, found)
+        return unspoken(joined(text, found))
     tagged = text.rfind("<answer>")
     if tagged >= 0:
         content = text[tagged + 8 :].split("</answer>", 1)[0].strip()
@@ -241,15 +262,24 @@ def lenient(text: str) -> Candidate | None:
     hashes = marked(text)
     if hashes is not None:
         return Candidate(hashes)
+    if spoken:
+        return Candidate(spoken[0])
     whole = trimmed(text)
     if "\n" not in whole and len(whole) <= 300 and not _CODE.search(whole) and readable(whole):
         return Candidate(whole)
-    if spoken:
-        return Candidate(spoken[0])
     if len(whole) <= 80 and "\n" not in whole and _CHOICE_START.match(whole):
         return Candidate(whole)
     value = last_value(text)
     return Candidate(value) if value else None
+
+
+def unspoken(candidate: Candidate) -> Candidate:
+    """A box that holds a sentence, "The answer is 5", stands for the answer in it."""
+    content = candidate.text
+    if candidate.parts or "nswer" not in content or len(content) > 1000:
+        return candidate
+    spoken = phrase(_TEXT_WRAPPER.sub(r"\1", content))
+    return Candidate(spoken[0]) if spoken else candidate
 
 
 def find(prediction: str, mode: Mode) -> Candidate | None:
@@ -262,7 +292,7 @@ def find(prediction: str, mode: Mode) -> Candidate | None:
         return found
     found_boxes = boxes(text)
     if found_boxes:
-        return joined(text, found_boxes)
+        return unspoken(joined(text, found_boxes))
     hashes = marked(text)
     return Candidate(hashes) if hashes is not None else None
 

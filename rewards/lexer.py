@@ -309,7 +309,9 @@ class Lexer:
         inner = Lexer(content.replace("~", " "), self.thousands, self.level + 1)
         inner.depth = self.depth
         stripped = content.strip(" ~")
-        if name in ("operatorname", "operatorname*", "mathrm") and (stripped in FUNCTIONS or stripped in ("e", "i", "d")):
+        follows_value = bool(self.tokens) and (self.tokens[-1].kind == "num" or self.tokens[-1].text in ("}", ")"))
+        is_unit = follows_value and stripped in ("min", "sec", "deg")
+        if name in ("operatorname", "operatorname*", "mathrm") and not is_unit and (stripped in FUNCTIONS or stripped in ("e", "i", "d")):
             self.emit("cmd", stripped) if stripped in FUNCTIONS else self.emit("name", stripped)
             return
         tokens = inner.text_run()
@@ -399,7 +401,7 @@ class Lexer:
             return True
         if len(run) >= 4:
             return not any(run.startswith(f) and len(run) - len(f) <= 1 for f in ("sin", "cos", "tan", "log", "sqrt"))
-        return len(run) == 3 and not run.islower()
+        return (len(run) == 3 and not run.islower()) or (len(run) == 2 and run[0].isupper() and run[1].islower())
 
     def split(self, run: str) -> None:
         for function in ("sin", "cos", "tan", "cot", "sec", "csc", "log", "ln", "sqrt"):

@@ -82,9 +82,9 @@ class RealSets:
     def end(self, node: Node, closed: bool) -> End:
         match node:
             case n.Const("oo"):
-                return End(float("inf"), node, False)
+                return End(float("inf"), node, closed)
             case n.Mul((n.Num(value, _), n.Const("oo"))) if value == -1:
-                return End(float("-inf"), node, False)
+                return End(float("-inf"), node, closed)
             case n.Measure(value, _):
                 return self.end(value, closed)
         position = self.expressions.number(node)

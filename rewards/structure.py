@@ -187,6 +187,12 @@ class Comparison:
     def equal(self, gold: Node, given: Node) -> bool:
         """Raises Undecided, Undefined or LimitError where the bounds forbid a decision."""
         self.budget.visit()
+        stated = plain(given)
+        if isinstance(stated, n.Relation):
+            if "~" in stated.ops and isinstance(plain(gold), n.Relation) and "~" in getattr(plain(gold), "ops", ()):
+                return self.approximations(plain(gold), stated)
+            if is_calculation(stated):
+                return all(self.equal(gold, member) for member in stated.members)
         gold, given = expand_signs(canonical(gold)), expand_signs(canonical(given))
         if gold == given:
             self.rule = "equal-tree"
@@ -199,6 +205,11 @@ class Comparison:
         if n.is_expression(gold) and n.is_expression(given):
             return self.expression(gold, given)
         return self.shapes(gold, given)
+
+    def approximations(self, gold: Node, given: n.Relation) -> bool:
+        """2/3 = 0.67 roughly, against the same: both the value and its rounding agree."""
+        assert isinstance(gold, n.Relation)
+        return gold.ops == given.ops and self.pairwise(gold.members, given.members)
 
     def bare(self, gold: Node, given: Node) -> tuple[Node, Node]:
         """Drop `name =` where only one side has it, or both have it for one unknown or in words."""
@@ -450,6 +461,13 @@ class Comparison:
                 bounds[0].items, bounds[1].items
             )  # fmt: skip
         return False
+
+
+def is_calculation(node: n.Relation) -> bool:
+    """6 * 7 = 42: an equation without unknowns, all of whose members state the answer."""
+    return all(op == "=" for op in node.ops) and all(
+        not n.symbols(m) and not isinstance(m, n.Text) and not is_name(m) for m in node.members
+    )
 
 
 def plain(node: Node) -> Node:

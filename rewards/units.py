@@ -66,7 +66,7 @@ for _dimension, _factor, _spellings in _TABLE:
 _GENERIC = frozenset("unit units".split())
 _POWERS = {"square": 2, "sq": 2, "squared": 2, "cubic": 3, "cu": 3, "cubed": 3}
 BARE_UNITS = frozenset(
-    "mm cm dm km ft yd mi mg kg lb lbs oz hr min sec ml mph am pm usd eur deg rad inch inches feet foot "
+    "sq cu mm cm dm km ft yd mi mg kg lb lbs oz hr min sec ml mph am pm usd eur deg rad inch inches feet foot "
     "yard yards mile miles meter meters gram grams hour hours day days week weeks month months year years "
     "dollar dollars cent cents euro euros degree degrees unit units second seconds minute minutes".split()
 )
