@@ -347,7 +347,8 @@ def wrapped(p: Parser, closer: str, meaning: str, bar_stop: bool = False) -> Nod
 
 def environment(p: Parser, kind: str) -> Node:
     """A matrix, or the lines of an alignment as a list."""
-    if kind not in ("matrix", "pmatrix", "bmatrix", "Bmatrix", "vmatrix", "Vmatrix", "array", "smallmatrix"):
+    listing = kind in ("cases", "aligned", "gathered", "align", "split")
+    if not listing and kind not in ("matrix", "pmatrix", "bmatrix", "Bmatrix", "vmatrix", "Vmatrix", "array", "smallmatrix"):
         raise ParseError(kind)
     saved, p.bar_stop = p.bar_stop, False
     rows: list[tuple[Node, ...]] = []
@@ -373,6 +374,10 @@ def environment(p: Parser, kind: str) -> Node:
     p.bar_stop = saved
     if row:
         rows.append(tuple(row))
+    if listing:
+        if any(len(r) != 1 for r in rows) or not rows:
+            raise ParseError("lines")
+        return n.Listing(tuple(r[0] for r in rows)) if len(rows) > 1 else rows[0][0]
     if not rows or len({len(r) for r in rows}) != 1:
         raise ParseError("matrix rows")
     matrix = n.Matrix(tuple(rows))

@@ -14,6 +14,7 @@ from typing import Any
 from rewards import nodes as n
 from rewards.exact import Budget, rational
 from rewards.limits import LimitError, Undecided, Undefined
+from rewards.modular import differ
 from rewards.nodes import Node
 from rewards.numeric import DIGITS, Numeric
 
@@ -76,6 +77,9 @@ class Expressions:
         verdict = self.exactly(left, right, names, integers)
         if verdict is not None:
             return verdict
+        if differ(left, right, self.budget):
+            self.rule = "different"
+            return False
         try:
             verdict = self.evaluated(left, right, names, integers)
             self.rule = "equal-evaluated" if verdict else "different"

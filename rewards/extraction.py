@@ -7,6 +7,7 @@ number of characters, so the time is linear in the text, which is cut to its las
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rewards.limits import TEXT_TAIL, LimitError, ParseError
@@ -127,7 +128,10 @@ _SENTENCE_END = re.compile(
     r"\.\s|\.\*|\.$|\n|。|！|；|\bI hope\b|\bbecause\b|\bsince\b|,\s(?:which|so|as|where|because|since|but|not)\b|<\|",
     re.IGNORECASE,
 )
-_MATH = re.compile(r"\$\$([^$]{1,2000})\$\$|\$([^$\n]{1,1000})\$|\\\(((?:[^\\]|\\[^)]){1,1000}?)\\\)|\\\[((?:[^\\]|\\[^\]]){1,2000}?)\\\]")
+_OPENERS = re.compile(r"\$\$|\$|\\\(|\\\[")
+_CLOSERS = {"$$": "$$", "$": "$", "\\(": "\\)", "\\[": "\\]"}
+_SEGMENT_CHARS = 2000
+_WORDS = re.compile(r"(?<![\\a-zA-Z{])[a-zA-Z]{2,}|[\u4e00-\u9fff]|\n")
 _TEXT_WRAPPER = re.compile(r"\\(?:text|mathrm|textbf|mbox)\s?\{([^{}]{0,200})\}")
 _BOLD = re.compile(r"\*\*([^*\n]{1,200})\*\*")
 _NUMBER = re.compile(
@@ -184,18 +188,41 @@ def trimmed(text: str) -> str:
     return text.strip("*").strip()
 
 
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Delimited mathematics: its span with the delimiters, and what is between them."""
+
+    start: int
+    end: int
+    content: str
+
+
+def segments(text: str, at: int = 0) -> Iterator[Segment]:
+    """`$..$`, `$$..$$`, `\\(..\\)`, `\\[..\\]` from left to right; an opener without a closer is skipped."""
+    while opener := _OPENERS.search(text, at):
+        close = _CLOSERS[opener.group()]
+        end = text.find(close, opener.end(), opener.end() + _SEGMENT_CHARS)
+        content = text[opener.end() : end] if end >= 0 else ""
+        if not content.strip() or (close == "$" and ("\n" in content or content.endswith("\\"))):
+            at = opener.end()
+            continue
+        at = end + len(close)
+        yield Segment(opener.start(), at, content.strip())
+
+
 def from_tail(tail: str) -> str | None:
     """The answer at the start of what follows "the answer is"."""
     tail = tail[:1500].lstrip(" \t\r\n:：*_>")
     if not tail:
         return None
-    first = _MATH.match(tail)
-    end = _SENTENCE_END.search(tail, first.end() if first else 0)
+    first = next(segments(tail), None)
+    first = first if first and first.start == 0 else None
+    end = _SENTENCE_END.search(tail, first.end if first else 0)
     sentence = _SPELT_OUT.sub("", trimmed(tail[: end.start() if end else len(tail)]))
     if readable(sentence):
         return sentence
-    if first and readable(content := next(group for group in first.groups() if group is not None)):
-        return content
+    if first and readable(first.content):
+        return first.content
     choice = _CHOICE_START.match(tail)
     if choice:
         return choice.group(1)
@@ -222,23 +249,29 @@ def last_value(text: str) -> str | None:
     """Whatever ends last of delimited mathematics, bold text and numbers."""
     if _CODE.search(text):
         return None
-    best: tuple[int, str] | None = None
-    spans: list[tuple[int, int]] = []
-    segments = list(_MATH.finditer(text))[-40:]
-    for match in segments:
-        spans.append(match.span())
-        content = next(group for group in match.groups() if group is not None)
-        if readable(content):
-            best = (match.end(), content.strip())
+    if not _WORDS.search(text):  # one unreadable expression supplies no number from its inside
+        return None
+    found = list(segments(text))
+    best: tuple[int, str] | None = next(
+        ((segment.end, segment.content) for segment in reversed(found[-40:]) if readable(segment.content)), None
+    )
     for match in list(_BOLD.finditer(text))[-10:]:
         if readable(match.group(1), words=3) and (best is None or match.end() > best[0]):
             best = (match.end(), trimmed(match.group(1)))
-    tail_start = spans[-1][1] if spans else 0
-    for match in _NUMBER.finditer(text, max(0, len(text) - 20_000)):
-        inside = any(start <= match.start() < end for start, end in spans[-3:]) if match.start() < tail_start else False
-        if not inside and match.group().strip() and (best is None or match.end() > best[0]):
+    start = max(0, len(text) - 20_000)
+    for match in _NUMBER.finditer(blanked(text, found), start):
+        if match.group().strip() and (best is None or match.end() > best[0]):
             best = (match.end(), match.group().strip())
     return best[1] if best else None
+
+
+def blanked(text: str, found: list[Segment]) -> str:
+    """`text` with its delimited mathematics replaced by spaces."""
+    parts, at = [], 0
+    for segment in found:
+        parts += [text[at : segment.start], " " * (segment.end - segment.start)]
+        at = segment.end
+    return "".join(parts) + text[at:]
 
 
 def lenient(text: str) -> Candidate | None:

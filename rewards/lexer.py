@@ -58,7 +58,7 @@ _BACKSLASH_SYMBOL = {
     "\\": ("cmd", "\\"), "_": ("op", "_"), "#": ("op", "#"),
 }  # fmt: skip
 
-_GROUP_SEPARATORS = r"(?:\{,\}|,\s?\\!\s?|\\,|\\ |\{\s?,\s?\}|\\;|\\:|~)"
+_GROUP_SEPARATORS = r"(?:,\s?\\!\s?|\\,|\\ |\s?\{\s?,\s?\}\s?|\\;|\\:|~)"
 _LATEX_GROUPS = re.compile(rf"\d{{1,3}}(?:{_GROUP_SEPARATORS}\d{{3}})+(?!\d)")
 _COMMA_GROUPS = re.compile(r"[1-9]\d{0,2}(?:,\d{3})+(?!,?\d)")
 _SPACE_GROUPS = re.compile(r"[1-9]\d{0,2}(?: \d{3})+(?![\d/]| \d)")

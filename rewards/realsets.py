@@ -68,11 +68,11 @@ class RealSets:
                 return self.inequality(node)
             case n.Listing(items, joiner):
                 parts = [self.pieces(item) for item in items]
-                if joiner == "and":
+                if joiner != "or":
                     found = parts[0]
                     for part in parts[1:]:
                         found = self.intersection(found, part)
-                    if found:
+                    if found:  # conditions that hold together; disjoint ones can only be alternatives
                         return found
                 return self.union(parts)
             case n.Measure(value, _):

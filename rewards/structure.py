@@ -36,8 +36,8 @@ def is_name(node: Node) -> bool:
             return True
         case n.Func(name, args) if name.startswith("apply:") or name in ("abs", "deg", "norm"):
             return all(is_name(arg) or isinstance(arg, n.Num) for arg in args)
-        case n.Func("det" | "sin" | "cos" | "tan" | "arg", (n.Sym(),)):
-            return True
+        case n.Func("det" | "sin" | "cos" | "tan" | "cot" | "sec" | "csc" | "arg", _):
+            return bool(n.symbols(node))
         case n.Seq(_, items, _):
             return all(isinstance(item, n.Sym | n.Const) for item in items)
         case n.Mul(factors):
@@ -72,6 +72,8 @@ def canonical(node: Node) -> Node:
             return n.Listing(tuple(canonical(item) for item in items), joiner)
         case n.Mul((n.Num(value, None), n.Based(digits, base))) if value == -1:
             return n.Based("-" + digits, base)
+        case n.Mul((n.Sym(), n.Seq() as point)):  # a named point, A(1, 2)
+            return point
         case n.Measure(value, words):
             inner = canonical(value)
             if isinstance(inner, n.Relation) and inner.ops == ("=",):
@@ -341,6 +343,8 @@ class Comparison:
                 if (ordered.open + ordered.close) in ("()", "[]", "<>"):
                     return self.pairwise(ordered.items, values or other.items)
                 return False
+        if isinstance(given, n.Listing) and given.joiner == "or" and not isinstance(gold, n.Listing | n.Braces):
+            return all(self.equal(gold, item) for item in given.items)  # one value, said twice
         lists = [self.items(side) for side in sides]
         if lists[0] is None or lists[1] is None:
             return False

@@ -46,8 +46,6 @@ _TABLE: tuple[tuple[str, Fraction, str], ...] = (
     ("volume-us", F(1, 16), "cup"),
     ("area-acre", F(1), "acre"),
     ("area-hectare", F(1), "hectare ha"),
-    ("speed-mph", F(1), "mph"),
-    ("speed-kmh", F(1), "kph kmh"),
     ("clock-am", F(1), "am a.m."),
     ("clock-pm", F(1), "pm p.m."),
     ("base-temperature", F(1), "celsius fahrenheit kelvin"),
@@ -83,6 +81,13 @@ NUMBER_WORDS |= {"hundred": 100, "thousand": 1000, "million": 10**6}
 SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 
 
+_SPEEDS = {"mph": ("mile", "per", "hour"), "kph": ("km", "per", "hour"), "kmh": ("km", "per", "hour")}
+
+
+def spelt_out(words: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(part for word in words for part in _SPEEDS.get(word.lower(), (word,)))
+
+
 class Unit:
     """Powers of dimensions and the factor to their base units; None for nouns and "units"."""
 
@@ -102,7 +107,7 @@ def read_unit(words: tuple[str, ...]) -> Unit | None:
     factor = F(1)
     power, sign = 1, 1
     last: tuple[str, Fraction, int] | None = None
-    for raw in words:
+    for raw in spelt_out(words):
         word = raw.lower().strip(".,") if raw not in ("a.m.", "p.m.") else raw
         if word.startswith("^") and word[1:].isdigit() and last is not None:
             extra = (int(word[1:]) % 10 - 1) * last[2]
@@ -119,6 +124,8 @@ def read_unit(words: tuple[str, ...]) -> Unit | None:
             sign = -1
         elif word in _UNITS:
             name, scale = _UNITS[word]
+            if last is not None and last[0] == name and sign == last[2] and power == 1:
+                continue  # "$5 dollars" names its unit twice
             exponent = power * sign
             dimensions[name] = dimensions.get(name, 0) + exponent
             factor *= scale**exponent
@@ -143,5 +150,9 @@ def conversion(gold: tuple[str, ...], given: tuple[str, ...]) -> tuple[Fraction,
     if left is None or right is None:
         return F(1), F(1)
     if left.dimensions != right.dimensions:
-        return None
+        dropped = [{k: v for k, v in side.dimensions.items() if v > 0} for side in (left, right)]
+        one_bare = dropped[0] == left.dimensions or dropped[1] == right.dimensions
+        if not (one_bare and dropped[0] == dropped[1] and left.factor == right.factor):
+            return None  # but "$5" and "$5 per day" are compatible
+        return F(1), F(1)
     return left.factor, right.factor
