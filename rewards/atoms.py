@@ -8,6 +8,7 @@ from rewards.limits import ParseError
 from rewards.nodes import Node
 from rewards.parser import RELATIONS, Parser, literal
 from rewards.units import NUMBER_WORDS, SCALES
+from rewards.wordsets import word_set
 
 _ALIASES = {
     "asin": "arcsin", "acos": "arccos", "atan": "arctan", "asinh": "arcsinh", "acosh": "arccosh",
@@ -23,12 +24,10 @@ _SETS = frozenset("RZNQC")
 _APPLIED = frozenset("fghFGH")
 _SPELT = {"varphi": "phi", "varepsilon": "epsilon", "vartheta": "theta", "ell": "ell", "varrho": "rho"}
 _FOLDS = {"sum": "sum", "prod": "prod", "int": "int", "lim": "lim"}
-_UNREADABLE = frozenset(
-    "to rightarrow mapsto implies Rightarrow Leftrightarrow iff therefore because not notin subset subseteq forall "
+_UNREADABLE = word_set("to rightarrow mapsto implies Rightarrow Leftrightarrow iff therefore because not notin subset subseteq forall "
     "exists mid parallel perp sim cong land lor wedge vee oplus otimes prime pmod bmod mod over atop substack oint "
     "longrightarrow leftarrow stackrel overset underset underbrace overbrace choose iint iiint partial nabla neg "
-    "end hline cline multicolumn".split()
-)
+    "end hline cline multicolumn")
 _CLOSERS = {"(": (")", "]", "["), "[": ("]", ")"), "lbrack": ("]", ")", "rbrack"), "]": ("[", "]", ")"),
             "langle": ("rangle",), "{": ("}",), "lbrace": ("rbrace", "}")}  # fmt: skip
 _WRAPPERS = {"lfloor": ("rfloor", "floor"), "lceil": ("rceil", "ceil"), "lvert": ("rvert", "abs"),

@@ -205,6 +205,33 @@ class Expressions:
         real = abs(mp.im(first)) <= abs(first) * tolerance
         return True, (1 if mp.re(first) > 0 else -1) if real else 0
 
+    def same_zeros(self, left: Node, right: Node) -> bool:
+        """Whether left = 0 and right = 0 are one curve, where each is linear in some symbol: y = 1/x, xy = 1."""
+        names = n.symbols(left)
+        if names != n.symbols(right) or len(names) < 2:
+            return False
+        return self._zeros_within(left, right, names) and self._zeros_within(right, left, names)
+
+    def _zeros_within(self, inner: Node, outer: Node, names: frozenset[str]) -> bool:
+        """Zeros of `inner`, found by solving for each symbol it is linear in, are zeros of `outer`."""
+        found = 0
+        for name in sorted(names):
+            for index in range(2):
+                point = sample(names, frozenset(), index, exact=True)
+                try:
+                    at = [rational(inner, {**point, name: Fraction(k)}, self.budget) for k in (1, 2, 3)]
+                    if None in at or at[0] - 2 * at[1] + at[2] != 0 or at[1] == at[0]:  # type: ignore[operator]
+                        break
+                    zero = 1 - at[0] / (at[1] - at[0])  # type: ignore[operator]
+                    if rational(outer, {**point, name: zero}, self.budget) != 0:
+                        return False
+                    found += 1
+                except Undefined:
+                    continue
+        if found:
+            self.rule = "equal-symbolic"
+        return found >= 2
+
     def _exact_factor(
         self, left: Node, right: Node, names: frozenset[str], integers: frozenset[str]
     ) -> tuple[bool, int] | None:

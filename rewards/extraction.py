@@ -15,6 +15,7 @@ from rewards.nodes import Listing, Measure, Node, Relation, Text, walk
 from rewards.parser import parse
 from rewards.unicode import to_latex
 from rewards.verdict import Mode
+from rewards.wordsets import word_set
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,13 +144,13 @@ _NUMBER = re.compile(
 )
 _CHOICE_START = re.compile(r"(?:\\text(?:bf)?\{)?\(?([A-J])[).:]\}?(?=\s|$|\*)")
 _CODE = re.compile(r"__\w|\blambda\b|\bimport\b|\bopen\s?\(|\bexec\b|\beval\b|\bos\.|\bsys\.|\bsubprocess\b|\bgetattr\b|globals\(\)")
-_HEDGES = frozenset("i not cannot unable sorry know we you".split())
+_HEDGES = word_set("i not cannot unable sorry know we you")
 _DISCOURSE = re.compile(
     r"\A(?:(?:so|thus|hence|therefore|then|finally|we (?:get|have|find|obtain)|it is|it's|equal to|indeed)(?: that)?,?\s+){1,3}",
     re.IGNORECASE,
 )
 _SPELT_OUT = re.compile(r"(?<=\d)\s\([A-Za-z][A-Za-z -]{2,40}\)$")
-_NOT_ANSWERS = frozenset("correct right wrong incorrect helpful clear useful as follows unknown unclear complete".split())
+_NOT_ANSWERS = word_set("correct right wrong incorrect helpful clear useful as follows unknown unclear complete")
 
 
 def readable(text: str, words: int = 4) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from rewards.limits import ANSWER_CHARS, DIGITS, NESTING, LimitError, ParseError
 from rewards.units import BARE_UNITS, NUMBER_WORDS
+from rewards.wordsets import word_set
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,41 +19,29 @@ class Token:
     gap: bool = False
 
 
-FUNCTIONS = frozenset(
-    "sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc sinh cosh tanh coth sech csch asin acos "
+FUNCTIONS = word_set("sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc sinh cosh tanh coth sech csch asin acos "
     "atan arcsinh arccosh arctanh asinh acosh atanh log ln lg exp sqrt cbrt abs floor ceil max min gcd lcm det "
-    "deg binom factorial Re Im arg sgn sign tg ctg arctg".split()
-)
+    "deg binom factorial Re Im arg sgn sign tg ctg arctg")
 _PLAIN_CONSTANTS = {"pi": "pi", "infinity": "infty", "infty": "infty", "inf": "infty", "oo": "infty", "tau": "tau"}
-_GREEK = frozenset(
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau phi chi psi omega".split()
-)
-_SHORT_WORDS = frozenset(
-    "odd the yes no all any not for red may jan feb mar apr jun jul aug sep oct nov dec mon tue wed thu fri sat sun "
-    "are is of to if it per pct none".split()
-)
+_GREEK = word_set("alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau phi chi psi omega")
+_SHORT_WORDS = word_set("odd the yes no all any not for red may jan feb mar apr jun jul aug sep oct nov dec mon tue wed thu fri sat sun "
+    "are is of to if it per pct none")
 _JOINERS = frozenset({"and", "or"})
 _ALIASES = {
     "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "dbinom": "binom", "tbinom": "binom", "dots": "ldots",
     "cdots": "ldots", "dotsc": "ldots", "dotsb": "ldots",
 }  # fmt: skip
-_DROPPED = frozenset(
-    "left right big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr Biggl Biggr middle displaystyle textstyle "
+_DROPPED = word_set("left right big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr Biggl Biggr middle displaystyle textstyle "
     "scriptstyle quad qquad limits nolimits mathstrut strut hfill hfil nobreak allowbreak bf rm it sf tt cal "
     "normalfont bfseries itshape mathord mathrel mathbin mathopen mathclose large Large small tiny normalsize "
     "protect relax noindent thinspace enspace thickspace medspace negthinspace nonumber notag boldmath "
-    "par unboldmath centering".split()
-)
-_UNWRAPPED = frozenset(
-    "mathbf mathit mathsf mathtt boldsymbol bm pmb mathcal mathscr mathfrak mathnormal overline underline boxed "
+    "par unboldmath centering")
+_UNWRAPPED = word_set("mathbf mathit mathsf mathtt boldsymbol bm pmb mathcal mathscr mathfrak mathnormal overline underline boxed "
     "fbox framebox ensuremath vec hat bar tilde widehat overrightarrow widetilde dot ddot mathop mathinner "
-    "cancel bcancel".split()
-)
-_TEXTUAL = frozenset(
-    "text textbf textit textrm textnormal mbox mathrm operatorname textsf texttt hbox emph textup textsc "
-    "operatorname*".split()
-)
-_SKIPPED_WITH_ARGUMENT = frozenset("hspace vspace label tag phantom vphantom hphantom color hspace*".split())
+    "cancel bcancel")
+_TEXTUAL = word_set("text textbf textit textrm textnormal mbox mathrm operatorname textsf texttt hbox emph textup textsc "
+    "operatorname*")
+_SKIPPED_WITH_ARGUMENT = word_set("hspace vspace label tag phantom vphantom hphantom color hspace*")
 _BACKSLASH_SYMBOL = {
     "%": ("op", "%"), "$": ("cmd", "currency:dollar"), "{": ("cmd", "{"), "}": ("cmd", "}"), "|": ("cmd", "|"), "&": ("op", "&amp"),
     "\\": ("cmd", "\\"), "_": ("op", "_"), "#": ("op", "#"),
@@ -70,6 +59,7 @@ _OVERLINE = re.compile(r"\s*\\(?:overline|bar|dot)\s*(?:\{(\d+)\}|(\d))")
 _PARENTHESISED = re.compile(r"\((\d+)\)")
 _COMMAND = re.compile(r"[A-Za-z]+\*?")
 _LETTERS = re.compile(r"[A-Za-z]+")
+_COMPOUND = re.compile(r"[A-Za-z]{3,8}-[A-Za-z]{3,5}(?![A-Za-z])")
 _WORD = re.compile(r"[^\W\d_]+(?:[-'.][^\W\d_]+)*\.?")
 _DOTS = re.compile(r"\.{2,}|\\ldots|\\dots|\\cdots|\\dotsc|\\dotsb")
 _ENVIRONMENT = re.compile(r"\s*\{([a-zA-Z]+\*?)\}")
@@ -305,10 +295,12 @@ class Lexer:
             return
         end = self.closing(self.at)
         content = self.text[self.at + 1 : end]
+        stripped = content.strip(" ~")
         self.at = end + 1
+        if stripped[:1] == "(" and stripped[-1:] == ")" and stripped[1:-1].replace(" ", "").isalpha() and len(stripped) > 3:
+            content = stripped[1:-1]  # 5 \\text{ (metres)}
         inner = Lexer(content.replace("~", " "), self.thousands, self.level + 1)
         inner.depth = self.depth
-        stripped = content.strip(" ~")
         follows_value = bool(self.tokens) and (self.tokens[-1].kind == "num" or self.tokens[-1].text in ("}", ")"))
         is_unit = follows_value and stripped in ("min", "sec", "deg")
         if name in ("operatorname", "operatorname*", "mathrm") and not is_unit and (stripped in FUNCTIONS or stripped in ("e", "i", "d")):
@@ -371,6 +363,11 @@ class Lexer:
         if run.lower() in ("a", "p") and re.match(r"\.\s?m\b\.?", self.text[end : end + 4]):
             self.emit("word", run.lower() + ".m.")
             self.at = end + re.match(r"\.\s?m\b\.?", self.text[end : end + 4]).end()  # type: ignore[union-attr]
+            return
+        compound = _COMPOUND.match(self.text, self.at)
+        if compound and all(part in NUMBER_WORDS for part in compound.group().lower().split("-")):
+            self.at = compound.end()
+            self.emit("word", compound.group())
             return
         self.at = end
         low = run.lower()

@@ -12,6 +12,7 @@ from rewards import nodes as n
 from rewards.exact import Budget, based_value, rational
 from rewards.limits import MAGNITUDE_BITS, TERMS, LimitError, Undecided, Undefined
 from rewards.nodes import Node
+from rewards.wordsets import word_set
 
 DIGITS = 50
 _ARGUMENT_BITS = 1 << 12
@@ -220,9 +221,9 @@ class Numeric:
         return result
 
 
-_PERIODIC = frozenset("sin cos tan cot sec csc".split())
-_EXPONENTIAL = frozenset("sinh cosh tanh coth sech csch exp".split())
-_PLAIN = frozenset("arcsin arccos arctan arccot arcsec arccsc arcsinh arccosh arctanh".split())
+_PERIODIC = word_set("sin cos tan cot sec csc")
+_EXPONENTIAL = word_set("sinh cosh tanh coth sech csch exp")
+_PLAIN = word_set("arcsin arccos arctan arccot arcsec arccsc arcsinh arccosh arctanh")
 _MPMATH = {
     "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arccot": "acot", "arcsec": "asec", "arccsc": "acsc",
     "arcsinh": "asinh", "arccosh": "acosh", "arctanh": "atanh",

@@ -12,7 +12,8 @@ from rewards import nodes as n
 from rewards.lexer import Token, tokenize
 from rewards.limits import NESTING, NODES, LimitError, ParseError
 from rewards.nodes import Node
-from rewards.units import NUMBER_WORDS, is_unit
+from rewards.units import NUMBER_WORDS
+from rewards.wordsets import word_set
 
 RELATIONS = {
     "=": "=", "==": "=", "!=": "!=", "<>": "!=", "<": "<", ">": ">", "<=": "<=", ">=": ">=", "=<": "<=",
@@ -23,14 +24,12 @@ RELATIONS = {
 _SET_OPS = {"cup": "union", "bigcup": "union", "cap": "intersection", "setminus": "difference", "backslash": "difference"}
 _TIMES = frozenset({"*", "cdot", "times", "ast", "bullet", "star"})
 _OVER = frozenset({"/", "div", "slash"})
-_UNREADABLE = frozenset(
-    "to rightarrow mapsto implies Rightarrow Leftrightarrow iff therefore because not notin subset subseteq forall "
+_UNREADABLE = word_set("to rightarrow mapsto implies Rightarrow Leftrightarrow iff therefore because not notin subset subseteq forall "
     "exists mid parallel perp sim cong land lor wedge vee oplus otimes circ prime pmod bmod mod over atop if & "
-    "longrightarrow Longrightarrow leftarrow uparrow downarrow stackrel overset underset underbrace overbrace".split()
-)
-_FILLERS = frozenset("approximately about approx around exactly roughly only just".split())
+    "longrightarrow Longrightarrow leftarrow uparrow downarrow stackrel overset underset underbrace overbrace")
+_FILLERS = word_set("approximately about approx around exactly roughly only just")
 _PERCENT_WORDS = frozenset({"percent", "percentage", "pct", "percents"})
-_PREFIXES = frozenset({"therefore", "implies", "Rightarrow", "because", "so"})
+_CONSEQUENCES = frozenset({"implies", "Rightarrow", "Longrightarrow", "therefore"})
 
 
 def literal(text: str) -> n.Num:
@@ -220,9 +219,7 @@ class Parser:
             if text in _TIMES:
                 self.at += 1
                 factors.append(self.signed_factor())
-            elif text in _OVER:
-                if self.words:
-                    raise ParseError("division after a unit")
+            elif text in _OVER and not self.words:
                 self.at += 1
                 factors.append(n.Pow(self.signed_factor(), n.MINUS_ONE))
             elif self.is_times_letter():
@@ -446,10 +443,6 @@ class Parser:
         return node
 
 
-def is_unit_text(node: Node) -> bool:
-    return isinstance(node, n.Text) and is_unit(node.words)
-
-
 def parse(text: str, thousands: bool = True) -> Node:
     """The tree of an answer. Raises ParseError (not mathematics) or LimitError (too large)."""
     tokens = tokenize(text, thousands)
@@ -457,6 +450,10 @@ def parse(text: str, thousands: bool = True) -> Node:
         tokens.pop()
     while tokens and tokens[-1].kind == "cmd" and tokens[-1].text == "\\":
         tokens.pop()
+    for index in range(len(tokens) - 1, -1, -1):
+        if tokens[index].kind == "cmd" and tokens[index].text in _CONSEQUENCES:
+            tokens = tokens[index + 1 :]  # x + 1 = 4 => x = 3 answers x = 3
+            break
     if not tokens:
         raise ParseError("empty")
     parser = Parser(tokens)

@@ -109,8 +109,10 @@ class RealSets:
         members, ops = node.members, node.ops
         if len(members) == 2:
             left, right = members
-            if not isinstance(left, n.Sym):
+            if not isinstance(left, n.Sym | n.Func):
                 left, right, ops = right, left, (_FLIPPED.get(ops[0], "?"),)
+            if isinstance(left, n.Func) and left.name == "abs" and isinstance(left.args[0], n.Sym):
+                return self.absolute(ops[0], right)
             if not isinstance(left, n.Sym):
                 raise NotReal
             return self.half_line(ops[0], right)
@@ -118,6 +120,14 @@ class RealSets:
             first = self.half_line(_FLIPPED.get(ops[0], "?"), members[0])
             return self.intersection(first, self.half_line(ops[1], members[2]))
         raise NotReal
+
+    def absolute(self, op: str, bound: Node) -> Pieces:
+        """|x| < b and |x| > b."""
+        inside = self.intersection(self.half_line("<", bound), self.half_line(">", n.negate(bound)))
+        closed = self.intersection(self.half_line("<=", bound), self.half_line(">=", n.negate(bound)))
+        if op in ("<", "<="):
+            return inside if op == "<" else closed
+        return self.complement(closed if op == ">" else inside)
 
     def half_line(self, op: str, bound: Node) -> Pieces:
         low, high = self.everything()[0].low, self.everything()[0].high

@@ -422,7 +422,10 @@ class Comparison:
         """Left minus right of one is a constant times that of the other; a negative one turns < into >."""
         if not all(n.is_expression(member) for member in (*gold.members, *given.members)):
             return False
-        same, sign = self.expressions.factor(n.difference(*gold.members), n.difference(*given.members))
+        left, right = n.difference(*gold.members), n.difference(*given.members)
+        same, sign = self.expressions.factor(left, right)
+        if not same and gold.ops == given.ops == ("=",) and self.expressions.same_zeros(left, right):
+            return True
         if not same:
             self.rule = "different"
             return False
