@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001  (unicode spellings are what some rewritings produce)
 """Rewritings of a gold answer that keep its meaning, and near misses that change it.
 
 Both are produced by rule from any LaTeX answer; `reformatted` must be accepted and `near_misses` refused.
@@ -64,9 +65,10 @@ def _wrapping(gold: str) -> Iterator[tuple[str, str]]:
     yield "full stop", gold + "."
     yield "displaystyle", rf"\displaystyle {gold}"
     yield "thin spaces", rf"\,{gold}\,"
-    if "=" not in gold and "<" not in gold and r"\le" not in gold and "," not in gold and not is_prose(gold):
-        if not re.search(r"\\text|\\mbox|\\\$|approx|\\cup|\(|\[|\\in|:|_|pm|E", gold) and "z" not in gold:
-            yield "assignment", f"z = {gold}"
+    if not is_prose(gold) and not re.search(
+        r"[=<,z(\[:_E]|\\(?:le|text|mbox|\$|approx|cup|in|pm)", gold.replace(r"\left", "")
+    ):
+        yield "assignment", f"z = {gold}"
 
 
 def _numbers(gold: str) -> Iterator[tuple[str, str]]:
@@ -75,12 +77,23 @@ def _numbers(gold: str) -> Iterator[tuple[str, str]]:
         yield "over one", rf"\frac{{{gold}}}{{1}}"
         yield "plus zeros", gold + ".00"
         if abs(int(gold)) >= 1000:
-            for name, separator in (("comma", ","), ("brace comma", "{,}"), ("thin comma", r",\!"), ("thin space", r"\,"), ("space", " ")):
+            for name, separator in (
+                ("comma", ","),
+                ("brace comma", "{,}"),
+                ("thin comma", r",\!"),
+                ("thin space", r"\,"),
+                ("space", " "),
+            ):
                 yield name, thousands(gold, separator)
     if _GROUPED.fullmatch(gold):
         bare = re.sub(r"[^\d-]", "", gold)
         yield "ungrouped", bare
-        for name, separator in (("comma", ","), ("brace comma", "{,}"), ("thin comma", r",\! "), ("thin space", r"\,")):
+        for name, separator in (
+            ("comma", ","),
+            ("brace comma", "{,}"),
+            ("thin comma", r",\! "),
+            ("thin space", r"\,"),
+        ):
             yield name, thousands(bare, separator)
     if _DECIMAL.fullmatch(gold):
         yield "trailing zero", gold + "0"
@@ -127,7 +140,13 @@ def _notation(gold: str) -> Iterator[tuple[str, str]]:
     elif gold.startswith("(") and gold.endswith(")") and gold.count("(") == 1:
         yield "left right", rf"\left{gold[:-1]}\right)"
     squeezed = re.sub(r"(?<![a-zA-Z]) | (?![a-zA-Z])", "", gold)
-    if squeezed != gold and not is_prose(gold) and r"\ " not in gold and "text" not in gold and "mbox" not in gold:
+    if (
+        squeezed != gold
+        and not is_prose(gold)
+        and r"\ " not in gold
+        and "text" not in gold
+        and "mbox" not in gold
+    ):
         yield "squeezed", squeezed
     if not is_prose(gold) and "text" not in gold and "mbox" not in gold and "begin" not in gold:
         yield "spread", re.sub(r"([+*=,]|(?<=[\dx)])-)", r" \1 ", gold) if not _GROUPED.search(gold) else gold
@@ -154,7 +173,10 @@ def _marks(gold: str) -> Iterator[tuple[str, str]]:
     unit = _UNIT.search(gold)
     if unit and re.search(r"\d", gold[: unit.start()]) and "," not in gold and ":" not in gold:
         yield "no unit", gold[: unit.start()]
-        yield "mathrm unit", gold[: unit.start()] + rf"\ \mathrm{{{unit.group(1).strip()}}}" + (unit.group(2) or "")
+        yield (
+            "mathrm unit",
+            gold[: unit.start()] + rf"\ \mathrm{{{unit.group(1).strip()}}}" + (unit.group(2) or ""),
+        )
         yield "plain unit", gold[: unit.start()] + " " + unit.group(1).strip() + (unit.group(2) or "")
     elif unit and unit.start() == 0 and gold.endswith("}"):
         inside = unit.group(1)
@@ -165,32 +187,51 @@ def _marks(gold: str) -> Iterator[tuple[str, str]]:
             yield "lower case", inside.lower()
     if gold.endswith(r"\%"):
         number = gold[:-2].strip()
-        yield from (("no percent", number), ("plain percent", number + "%"), ("percent word", number + r"\text{ percent}"))
+        yield from (
+            ("no percent", number),
+            ("plain percent", number + "%"),
+            ("percent word", number + r"\text{ percent}"),
+        )
         if re.fullmatch(r"[\d.]+", number):
             yield "as decimal", str(float(Fraction(number) / 100))
     if gold.startswith(r"\$") and "approx" not in gold:
         number = gold[2:].strip()
-        yield from (("no currency", number), ("plain currency", "$" + number), ("dollars word", number + r" \text{ dollars}"))
+        yield from (
+            ("no currency", number),
+            ("plain currency", "$" + number),
+            ("dollars word", number + r" \text{ dollars}"),
+        )
     degrees = re.fullmatch(r"([-\d.]+|\\frac\{\d+\}\{\d+\})\^\{?\\circ\}?\.?", gold)
     if degrees:
         number = degrees.group(1)
-        for name, mark in (("braced circ", r"^{\circ}"), ("circ", r"^\circ"), ("degree sign", "°"), ("no degree", ""), ("degrees", r"\text{ degrees}")):
+        for name, mark in (
+            ("braced circ", r"^{\circ}"),
+            ("circ", r"^\circ"),
+            ("degree sign", "°"),
+            ("no degree", ""),
+            ("degrees", r"\text{ degrees}"),
+        ):
             yield name, number + mark
 
 
 def _collections(gold: str) -> Iterator[tuple[str, str]]:
     parts = [part.strip() for part in top_level(gold, ",")]
-    if len(parts) > 1 and not _GROUPED.search(gold) and "text" not in gold and r"\!" not in gold and r"\," not in gold and ";" not in gold:
-        if not any(part == "" or "dots" in part for part in parts) and "=" not in gold:
-            yield "reversed list", ", ".join(reversed(parts))
-            yield "and", ", ".join(parts[:-1]) + r" \text{ and } " + parts[-1]
-            yield "set", r"\{" + ", ".join(parts) + r"\}" if len(set(parts)) == len(parts) else gold
+    marked = _GROUPED.search(gold) or re.search(r"text|\\!|\\,|;|dots|=", gold)
+    if len(parts) > 1 and not marked and "" not in parts:
+        yield "reversed list", ", ".join(reversed(parts))
+        yield "and", ", ".join(parts[:-1]) + r" \text{ and } " + parts[-1]
+        yield "set", r"\{" + ", ".join(parts) + r"\}" if len(set(parts)) == len(parts) else gold
     pieces = gold.split(r"\cup")
     if len(pieces) > 1:
         yield "reversed union", r"\cup ".join(piece.strip() for piece in reversed(pieces))
         yield "member of union", rf"x \in {gold}"
     match = _PAIR.fullmatch(gold)
-    if match and match.group(2) == "[" and "infty" not in gold and len(inside := top_level(match.group(3), ",")) == 2:
+    if (
+        match
+        and match.group(2) == "["
+        and "infty" not in gold
+        and len(inside := top_level(match.group(3), ",")) == 2
+    ):
         upper = r"\le" if match.group(5) == "]" else "<"
         yield "inequality", rf"{inside[0]} \le x {upper} {inside[1]}"
     assignment = re.fullmatch(r"([a-zA-Z]) ?= ?(.+)", gold)
@@ -201,7 +242,9 @@ def _collections(gold: str) -> Iterator[tuple[str, str]]:
 
 
 def _algebra(gold: str) -> Iterator[tuple[str, str]]:
-    if re.search(r"[,=<>:_\[\]]|\\(?:text|mbox|cup|begin|pm|in|le|ge|circ|%|\$|infty|triangle|approx|{|!)", gold) or is_prose(gold):
+    if re.search(
+        r"[,=<>:_\[\]]|\\(?:text|mbox|cup|begin|pm|in|le|ge|circ|%|\$|infty|triangle|approx|{|!)", gold
+    ) or is_prose(gold):
         return
     terms = re.findall(r"[+-]?(?:[^-+({]|\([^()]*\)|\{(?:[^{}]|\{[^{}]*\})*\})+", gold.replace(" ", "~"))
     terms = [term.replace("~", " ").strip() for term in terms]
@@ -218,7 +261,10 @@ def _algebra(gold: str) -> Iterator[tuple[str, str]]:
         value = int(factor + "1" if factor in ("", "-") else factor)
         yield "one root", ("-" if value < 0 else "") + rf"\sqrt{{{value * value * int(root)}}}"
     if r"\pi" in gold and "frac" not in gold:
-        yield "plain pi", re.sub(r"(?<=\d) ?\\pi", "*pi", gold) if re.fullmatch(r"-?\d+ ?\\pi", gold) else gold
+        yield (
+            "plain pi",
+            re.sub(r"(?<=\d) ?\\pi", "*pi", gold) if re.fullmatch(r"-?\d+ ?\\pi", gold) else gold,
+        )
 
 
 def near_misses(gold: str) -> Iterator[tuple[str, str]]:
@@ -227,7 +273,10 @@ def near_misses(gold: str) -> Iterator[tuple[str, str]]:
     if not plain or is_prose(plain):
         letter = re.fullmatch(r"\\text\{\(?([A-J])\)?\}", plain)
         if letter:
-            yield "other choice", plain.replace(letter.group(1), "ABCDEFGHIJA"["ABCDEFGHIJ".index(letter.group(1)) + 1])
+            yield (
+                "other choice",
+                plain.replace(letter.group(1), "ABCDEFGHIJA"["ABCDEFGHIJ".index(letter.group(1)) + 1]),
+            )
         return
     yield from _digit_changes(plain)
     yield from _sign_changes(plain)
@@ -235,7 +284,7 @@ def near_misses(gold: str) -> Iterator[tuple[str, str]]:
 
 
 def _digit_changes(gold: str) -> Iterator[tuple[str, str]]:
-    spots = [m for m in re.finditer(r"\d", gold)]
+    spots = list(re.finditer(r"\d", gold))
     for place, match in enumerate(spots[:6]):
         digit = int(match.group())
         changed = gold[: match.start()] + str((digit + 1) % 10) + gold[match.end() :]
@@ -243,7 +292,13 @@ def _digit_changes(gold: str) -> Iterator[tuple[str, str]]:
             yield f"digit {place}", changed
     if _INTEGER.fullmatch(gold) and int(gold) != 0:
         value = int(gold)
-        for name, other in (("plus one", value + 1), ("minus one", value - 1), ("tenfold", 10 * value), ("hundredfold", 100 * value), ("thousandfold", 1000 * value)):
+        for name, other in (
+            ("plus one", value + 1),
+            ("minus one", value - 1),
+            ("tenfold", 10 * value),
+            ("hundredfold", 100 * value),
+            ("thousandfold", 1000 * value),
+        ):
             yield name, str(other)
         yield "tenth", str(Fraction(value, 10)) if value % 10 else str(value // 10)
         yield "hundredth", f"{value / 100}"
@@ -274,10 +329,16 @@ def _sign_changes(gold: str) -> Iterator[tuple[str, str]]:
     zero = re.fullmatch(r"[-+0.,_\\! ]+", gold)
     if gold.startswith("-") and not zero and "," not in gold:
         yield "sign dropped", gold[1:]
-    elif re.match(r"\d|\\frac|\\sqrt|\\pi", gold) and not zero and "," not in gold and "_" not in gold and ":" not in gold:
+    elif (
+        re.match(r"\d|\\frac|\\sqrt|\\pi", gold)
+        and not zero
+        and "," not in gold
+        and "_" not in gold
+        and ":" not in gold
+    ):
         yield "negated", f"-({gold})" if re.search(r"[+-]", gold) and "text" not in gold else f"-{gold}"
     for match in list(re.finditer(r"(?<=[\w)}]) ?([+-]) ?(?=[\w\\(])", gold))[:3]:
-        if r"\pm" in gold or r"\cos" in gold:
+        if re.search(r"\\(?:pm|cos|phantom)", gold):
             continue
         flipped = "-" if match.group(1) == "+" else "+"
         yield "sign flipped", gold[: match.start(1)] + flipped + gold[match.end(1) :]
@@ -299,13 +360,25 @@ def _structure_changes(gold: str) -> Iterator[tuple[str, str]]:
         parts = [part.strip() for part in top_level(inside, ",")]
         if len(parts) > 1 and parts != parts[::-1] and r"\right" not in inside:
             yield "swapped", gold.replace(inside, ", ".join(reversed(parts)))
-            yield "member dropped", gold.replace(inside, ", ".join(parts[:-1])) if len(parts) > 2 else parts[0]
+            yield (
+                "member dropped",
+                gold.replace(inside, ", ".join(parts[:-1])) if len(parts) > 2 else parts[0],
+            )
         if len(parts) == 2 and opener + closer != "()":
             other = "(" if opener == "[" else "["
             yield "other left end", (left or "") + other + inside + (right or "") + closer
-            yield "other right end", (left or "") + opener + inside + (right or "") + (")" if closer == "]" else "]")
+            yield (
+                "other right end",
+                (left or "") + opener + inside + (right or "") + (")" if closer == "]" else "]"),
+            )
     parts = [part.strip() for part in top_level(gold, ",")]
-    if len(parts) > 1 and not _GROUPED.search(gold) and r"\!" not in gold and r"\," not in gold and "text" not in gold:
+    if (
+        len(parts) > 1
+        and not _GROUPED.search(gold)
+        and r"\!" not in gold
+        and r"\," not in gold
+        and "text" not in gold
+    ):
         yield "member dropped", ", ".join(parts[:-1])
         yield "member added", ", ".join([*parts, "77"])
     pieces = gold.split(r"\cup")

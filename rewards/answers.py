@@ -1,26 +1,32 @@
-"""One answer text against another: string, number, structure, in this order, within bounds and without sympy."""
+"""One answer text against another: string, number, structure, in this order, within fixed bounds."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
 from rewards import nodes as n
+from rewards.canonical import canonical, plain_words
 from rewards.equality import safely
 from rewards.limits import ANSWER_CHARS, LimitError, ParseError, Undefined
 from rewards.nodes import Node
 from rewards.parser import parse
-from rewards.structure import Comparison, canonical, plain_words
+from rewards.structure import Comparison
 from rewards.unicode import OVERRIDES, to_latex
 
-_SPACING = re.compile(r"\\(?:left|right|displaystyle|limits|bigl?|bigr|Bigl?|Bigr)(?![a-zA-Z])\s*|\\[!()\[\]]")
+_SPACING = re.compile(
+    r"\\(?:left|right|displaystyle|limits|bigl?|bigr|Bigl?|Bigr)(?![a-zA-Z])\s*|\\[!()\[\]]"
+)
 _THIN = re.compile(r"\\[,;: ]|~|\\q?quad(?![a-zA-Z])")
 _GAPS = re.compile(r"(?<![A-Za-z0-9.])\s+|\s+(?![A-Za-z0-9.])")
 _FRACTIONS = re.compile(r"\\[dtc]frac(?![a-zA-Z])")
-_TEXT_COMMAND = re.compile(r"\\(?:text(?:bf|it|rm|normal)?|mbox|mathrm|mathbf|operatorname|textsf)\s?\{([^{}]*)\}")
+_TEXT_COMMAND = re.compile(
+    r"\\(?:text(?:bf|it|rm|normal)?|mbox|mathrm|mathbf|operatorname|textsf)\s?\{([^{}]*)\}"
+)
 _NOT_WORDS = re.compile(r"\$|\\(?:[,;:! ()\[\]]|left|right|quad)|[.,;:!?]+$")
 _PLAIN_COMMA = re.compile(r"\d,\d{3}(?!\d)")
 _DECIMAL_COMMA = re.compile(r"-?(\d+),(\d+)")
@@ -47,11 +53,13 @@ class Decision:
 
 
 def string_key(text: str) -> str:
-    """`text` without what changes no meaning: spaces next to signs, \\left, \\dfrac for \\frac, "$", a last "."."""
+    """`text` without what changes no meaning: spaces next to signs, \\left, \\dfrac, "$", a last "."."""
     text = _THIN.sub(" ", _SPACING.sub("", text)) if "\\" in text or "~" in text else text
     text = _FRACTIONS.sub(r"\\frac", text).replace("\\$", "").replace("$", "")
     text = _GAPS.sub("", text.strip())
-    return text.rstrip(".,;:") if text[:-1] else text
+    if text.endswith("...") or len(text) < 2:  # an ellipsis is no punctuation
+        return text
+    return text.rstrip(".,;:")
 
 
 def word_key(text: str) -> str:
@@ -121,7 +129,9 @@ def is_text(answer: Answer) -> bool:
     )  # fmt: skip
 
 
-def by_structure(a: Answer, b: Answer, gold: Node, given: Node, symbolic: Callable[[Node, Node], bool] | None) -> Decision:
+def by_structure(
+    a: Answer, b: Answer, gold: Node, given: Node, symbolic: Callable[[Node, Node], bool] | None
+) -> Decision:
     comparison = Comparison()
     comparison.expressions.symbolic = symbolic
     try:
@@ -137,9 +147,9 @@ def by_structure(a: Answer, b: Answer, gold: Node, given: Node, symbolic: Callab
     for reading in alternatives(a, b, gold, given):
         if safely(lambda reading=reading: Comparison().equal(*reading)):
             return Decision(True, "equal-reading")
-    return Decision(same_decimal_comma(a, b) or same_decimal_comma(b, a), "equal-reading") if "," in a.text + b.text and (
-        same_decimal_comma(a, b) or same_decimal_comma(b, a)
-    ) else Decision(False, rule)  # fmt: skip
+    if same_decimal_comma(a, b) or same_decimal_comma(b, a):
+        return Decision(True, "equal-reading")
+    return Decision(False, rule)
 
 
 def alternatives(a: Answer, b: Answer, gold: Node, given: Node) -> list[tuple[Node, Node]]:
@@ -150,10 +160,8 @@ def alternatives(a: Answer, b: Answer, gold: Node, given: Node) -> list[tuple[No
         last = stated.members[-1]
         found.append((canonical(last), given))
     if _PLAIN_COMMA.search(a.text):
-        try:
+        with suppress(ParseError, LimitError):
             found.append((parse(a.text, thousands=False), parse(b.text, thousands=False)))
-        except (ParseError, LimitError):
-            pass
     return found
 
 
@@ -189,7 +197,12 @@ def same_choice(gold: Answer, given: Answer) -> bool | None:
         return None
     if not (left[2] or right[2] or left[0] == right[0]):
         return None
-    if left[0].islower() != right[0].islower() and not (left[2] and right[2]) and not left[1] and not right[1]:
+    if (
+        left[0].islower() != right[0].islower()
+        and not (left[2] and right[2])
+        and not left[1]
+        and not right[1]
+    ):
         marked_lower = (left[2] and left[0].islower()) or (right[2] and right[0].islower())
         if not marked_lower and not (left[2] or right[2]):
             return None

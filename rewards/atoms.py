@@ -24,10 +24,12 @@ _SETS = frozenset("RZNQC")
 _APPLIED = frozenset("fghFGH")
 _SPELT = {"varphi": "phi", "varepsilon": "epsilon", "vartheta": "theta", "ell": "ell", "varrho": "rho"}
 _FOLDS = {"sum": "sum", "prod": "prod", "int": "int", "lim": "lim"}
-_UNREADABLE = word_set("to rightarrow mapsto implies Rightarrow Leftrightarrow iff therefore because not notin subset subseteq forall "
-    "exists mid parallel perp sim cong land lor wedge vee oplus otimes prime pmod bmod mod over atop substack oint "
-    "longrightarrow leftarrow stackrel overset underset underbrace overbrace choose iint iiint partial nabla neg "
-    "end hline cline multicolumn")
+_UNREADABLE = word_set(
+    "to rightarrow mapsto implies Rightarrow Leftrightarrow iff therefore because not notin subset subseteq "
+    "forall exists mid parallel perp sim cong land lor wedge vee oplus otimes prime pmod bmod mod over atop "
+    "substack oint longrightarrow leftarrow stackrel overset underset underbrace overbrace choose iint iiint "
+    "partial nabla neg end hline cline multicolumn"
+)
 _CLOSERS = {"(": (")", "]", "["), "[": ("]", ")"), "lbrack": ("]", ")", "rbrack"), "]": ("[", "]", ")"),
             "langle": ("rangle",), "{": ("}",), "lbrace": ("rbrace", "}")}  # fmt: skip
 _WRAPPERS = {"lfloor": ("rfloor", "floor"), "lceil": ("rceil", "ceil"), "lvert": ("rvert", "abs"),
@@ -119,12 +121,11 @@ def name(p: Parser, letter: str) -> Node:
     if letter == "i" and p.text() != "_":
         return n.Const("i")
     base = letter.rstrip("'")
-    if base in _APPLIED and p.text() == "(" :
+    if base in _APPLIED and p.text() == "(":
         return n.Func(f"apply:{letter}", arguments(p))
-    if base in _APPLIED and p.text() == "^" and p.text(1) == "{" and p.text(2) == "-" and p.text(4) == "}":
-        if p.text(5) == "(":
-            p.at += 5
-            return n.Func(f"apply:{letter}^-1", arguments(p))
+    if base in _APPLIED and [p.text(k) for k in (0, 1, 2, 4, 5)] == ["^", "{", "-", "}", "("]:
+        p.at += 5
+        return n.Func(f"apply:{letter}^-1", arguments(p))
     return subscripted(p, letter)
 
 
@@ -138,7 +139,11 @@ def subscripted(p: Parser, symbol: str) -> Node:
         case n.Num(value, _):
             return n.Sym(f"{symbol}_{value}")
         case n.Sym(inner):
-            return n.Func(f"apply:{symbol}_", (index,)) if inner in ("n", "k", "m", "j") else n.Sym(f"{symbol}_{inner}")
+            return (
+                n.Func(f"apply:{symbol}_", (index,))
+                if inner in ("n", "k", "m", "j")
+                else n.Sym(f"{symbol}_{inner}")
+            )
         case n.Text(words):
             return n.Sym(f"{symbol}_{words}")
         case n.Const(inner):
@@ -347,7 +352,16 @@ def wrapped(p: Parser, closer: str, meaning: str, bar_stop: bool = False) -> Nod
 def environment(p: Parser, kind: str) -> Node:
     """A matrix, or the lines of an alignment as a list."""
     listing = kind in ("cases", "aligned", "gathered", "align", "split")
-    if not listing and kind not in ("matrix", "pmatrix", "bmatrix", "Bmatrix", "vmatrix", "Vmatrix", "array", "smallmatrix"):
+    if not listing and kind not in (
+        "matrix",
+        "pmatrix",
+        "bmatrix",
+        "Bmatrix",
+        "vmatrix",
+        "Vmatrix",
+        "array",
+        "smallmatrix",
+    ):
         raise ParseError(kind)
     saved, p.bar_stop = p.bar_stop, False
     rows: list[tuple[Node, ...]] = []

@@ -35,7 +35,9 @@ def integer_symbols(node: Node) -> frozenset[str]:
                     found |= n.symbols(arg)
             case n.Pow(n.Num(value, _), exponent) if value < 0:
                 found |= n.symbols(exponent)
-            case n.Pow(n.Mul((n.Num(value, _), *_)), exponent) if value < 0 and not isinstance(exponent, n.Num):
+            case n.Pow(n.Mul((n.Num(value, _), *_)), exponent) if value < 0 and not isinstance(
+                exponent, n.Num
+            ):
                 found |= n.symbols(exponent)
     return frozenset(found)
 
@@ -48,7 +50,9 @@ def sample(names: frozenset[str], integers: frozenset[str], index: int, exact: b
         if name in integers:
             values[name] = Fraction(3 + index * 2 + seed % 5)
         elif exact:
-            values[name] = Fraction(seed % 99_991 + 17, 101) * (-1 if index == 2 or (index > 2 and seed & 4096) else 1)
+            values[name] = Fraction(seed % 99_991 + 17, 101) * (
+                -1 if index == 2 or (index > 2 and seed & 4096) else 1
+            )
         else:
             low = Fraction(3, 10) if index == 0 else Fraction(3, 2)
             value = low + Fraction(seed % 1_000_003, 1_000_003) * (1 if index == 0 else 2)
@@ -90,7 +94,9 @@ class Expressions:
             self.rule = "equal-symbolic" if verdict else "different"
         return verdict
 
-    def exactly(self, left: Node, right: Node, names: frozenset[str], integers: frozenset[str]) -> bool | None:
+    def exactly(
+        self, left: Node, right: Node, names: frozenset[str], integers: frozenset[str]
+    ) -> bool | None:
         agreed = 0
         for index in range(6 if names else 1):
             point = sample(names, integers, index, exact=True)
@@ -135,7 +141,9 @@ class Expressions:
 
     real_difference = False
 
-    def agree_at(self, left: Node, right: Node, point: Mapping[str, Fraction], may_be_complex: bool) -> bool | None:
+    def agree_at(
+        self, left: Node, right: Node, point: Mapping[str, Fraction], may_be_complex: bool
+    ) -> bool | None:
         """Agreement at one point; None where a side has no value there."""
         self.real_difference = False
         values: list[Any] = []
@@ -206,7 +214,7 @@ class Expressions:
         return True, (1 if mp.re(first) > 0 else -1) if real else 0
 
     def same_zeros(self, left: Node, right: Node) -> bool:
-        """Whether left = 0 and right = 0 are one curve, where each is linear in some symbol: y = 1/x, xy = 1."""
+        """Whether left = 0 and right = 0 are one curve, each linear in some symbol: y = 1/x, xy = 1."""
         names = n.symbols(left)
         if names != n.symbols(right) or len(names) < 2:
             return False

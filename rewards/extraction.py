@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001  (Chinese punctuation and the minus sign are meant)
 """The answer in a prediction: boxes, `####` lines, phrases, delimited mathematics, last number.
 
 Every search is one forward pass with regular expressions that cannot backtrack over more than a bounded
@@ -38,11 +39,23 @@ class Box:
     content: str
 
 
-_BOX_TOKEN = re.compile(r"\\(?:[a-zA-Z]{0,12}boxed|fbox|framebox)(?![a-zA-Z])\s*|\x08oxed(?=\{)|\\.|[{}]", re.DOTALL)
-_UNBRACED = re.compile(r"(?:[-+]?\d[\d,]*(?:\.\d+)?|\\[dt]?frac\s?(?:\d\s?\d|\{[^{}]{1,40}\}\s?\{[^{}]{1,40}\}))(?![\w{])")
+_BOX_TOKEN = re.compile(
+    r"\\(?:[a-zA-Z]{0,12}boxed|fbox|framebox)(?![a-zA-Z])\s*|\x08oxed(?=\{)|\\.|[{}]", re.DOTALL
+)
+_UNBRACED = re.compile(
+    r"(?:[-+]?\d[\d,]*(?:\.\d+)?|\\[dt]?frac\s?(?:\d\s?\d|\{[^{}]{1,40}\}\s?\{[^{}]{1,40}\}))(?![\w{])"
+)
 _JOIN_NOISE = re.compile(r"\\(?:quad|qquad|text|mathrm|textbf|,|;|:|!|\(|\)|\[|\]|\\)|[\s${}&~*]")
 _JOINS = frozenset({"", ",", ";", "and", "or", ",and", ",or"})
-_STOP_TOKENS = ("<|im_end|>", "<|im_start|>", "<|endoftext|>", "<|eot_id|>", "<|end|>", "</s>", "<|end_of_text|>")
+_STOP_TOKENS = (
+    "<|im_end|>",
+    "<|im_start|>",
+    "<|endoftext|>",
+    "<|eot_id|>",
+    "<|end|>",
+    "</s>",
+    "<|end_of_text|>",
+)
 _THINK_ENDS = ("</think>", "</thinking>", "<|/think|>")
 
 
@@ -120,13 +133,15 @@ def marked(text: str) -> str | None:
 
 _PHRASE = re.compile(
     r"(?:answers?|ans|result|solution)\b\**\s{0,3}(?:\([^()\n]{0,30}\)\s?)?(?:\*\*)?\s{0,3}"
-    r"(?:is indeed|is therefore|is thus|is simply|is equal to|is given by|is|are|was|equals|would be|should be|must be|[:：=])"
+    r"(?:is indeed|is therefore|is thus|is simply|is equal to|is given by|is|are|was|equals"
+    r"|would be|should be|must be|[:：=])"
     r"|答案\s{0,3}(?:应该是|应为|就是|是|为|等于|[:：])|(?:^|\n)\s{0,3}(?:\*\*)?A(?:\*\*)?:",
     re.IGNORECASE,
 )
 _STRONG_PHRASE = re.compile(r"answers?\b|ans\b|答案|A:", re.IGNORECASE)
 _SENTENCE_END = re.compile(
-    r"\.\s|\.\*|\.$|\n|。|！|；|\bI hope\b|\bbecause\b|\bsince\b|,\s(?:which|so|as|where|because|since|but|not)\b|<\|",
+    r"\.\s|\.\*|\.$|\n|。|！|；|\bI hope\b|\bbecause\b|\bsince\b"
+    r"|,\s(?:which|so|as|where|because|since|but|not)\b|<\|",
     re.IGNORECASE,
 )
 _OPENERS = re.compile(r"\$\$|\$|\\\(|\\\[")
@@ -140,17 +155,23 @@ _NUMBER = re.compile(
     r"(?:\d{1,3}(?: \d{3})*\s\d{1,9}/\d{1,9}"
     r"|\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d{1,3}(?: \d{3})+(?![\d/])(?:\.\d+)?|\d{1,300},\d{1,2}(?![\d,])"
     r"|\d{1,300}(?:\.\d{1,300})?(?:\s?/\s?\d{1,300})?|\.\d{1,300})"
-    r"(?:\s?(?:\\?%|percent\b|pct\b|°))?|-?\\[dt]?frac\{[^{}]{1,40}\}\{[^{}]{1,40}\}|-?\d{0,20}\\sqrt\{[^{}]{1,40}\}"
+    r"(?:\s?(?:\\?%|percent\b|pct\b|°))?"
+    r"|-?\\[dt]?frac\{[^{}]{1,40}\}\{[^{}]{1,40}\}|-?\d{0,20}\\sqrt\{[^{}]{1,40}\}"
 )
 _CHOICE_START = re.compile(r"(?:\\text(?:bf)?\{)?\(?([A-J])[).:]\}?(?=\s|$|\*)")
-_CODE = re.compile(r"__\w|\blambda\b|\bimport\b|\bopen\s?\(|\bexec\b|\beval\b|\bos\.|\bsys\.|\bsubprocess\b|\bgetattr\b|globals\(\)")
+_CODE = re.compile(
+    r"__\w|\blambda\b|\bimport\b|\bopen\s?\(|\bexec\b|\beval\b|\bos\.|\bsys\.|\bsubprocess\b|\bgetattr\b|globals\(\)"
+)
 _HEDGES = word_set("i not cannot unable sorry know we you")
 _DISCOURSE = re.compile(
-    r"\A(?:(?:so|thus|hence|therefore|then|finally|we (?:get|have|find|obtain)|it is|it's|equal to|indeed)(?: that)?,?\s+){1,3}",
+    r"\A(?:(?:so|thus|hence|therefore|then|finally|we (?:get|have|find|obtain)"
+    r"|it is|it's|equal to|indeed)(?: that)?,?\s+){1,3}",
     re.IGNORECASE,
 )
 _SPELT_OUT = re.compile(r"(?<=\d)\s\([A-Za-z][A-Za-z -]{2,40}\)$")
-_NOT_ANSWERS = word_set("correct right wrong incorrect helpful clear useful as follows unknown unclear complete")
+_NOT_ANSWERS = word_set(
+    "correct right wrong incorrect helpful clear useful as follows unknown unclear complete"
+)
 
 
 def readable(text: str, words: int = 4) -> bool:
@@ -238,7 +259,7 @@ def from_tail(tail: str) -> str | None:
 
 
 def phrase(text: str) -> tuple[str, int, bool] | None:
-    """The answer that the last usable phrase announces, where the phrase ends, and whether it says "answer"."""
+    """What the last usable phrase announces, where the phrase ends, and whether it says "answer"."""
     for match in reversed(list(_PHRASE.finditer(text))[-8:]):
         value = from_tail(text[match.end() : match.end() + 1500])
         if value is not None:
@@ -254,7 +275,8 @@ def last_value(text: str) -> str | None:
         return None
     found = list(segments(text))
     best: tuple[int, str] | None = next(
-        ((segment.end, segment.content) for segment in reversed(found[-40:]) if readable(segment.content)), None
+        ((segment.end, segment.content) for segment in reversed(found[-40:]) if readable(segment.content)),
+        None,
     )
     for match in list(_BOLD.finditer(text))[-10:]:
         if readable(match.group(1), words=3) and (best is None or match.end() > best[0]):

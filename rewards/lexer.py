@@ -19,31 +19,54 @@ class Token:
     gap: bool = False
 
 
-FUNCTIONS = word_set("sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc sinh cosh tanh coth sech csch asin acos "
-    "atan arcsinh arccosh arctanh asinh acosh atanh log ln lg exp sqrt cbrt abs floor ceil max min gcd lcm det "
-    "deg binom factorial Re Im arg sgn sign tg ctg arctg")
-_PLAIN_CONSTANTS = {"pi": "pi", "infinity": "infty", "infty": "infty", "inf": "infty", "oo": "infty", "tau": "tau"}
-_GREEK = word_set("alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau phi chi psi omega")
-_SHORT_WORDS = word_set("odd the yes no all any not for red may jan feb mar apr jun jul aug sep oct nov dec mon tue wed thu fri sat sun "
-    "are is of to if it per pct none")
+FUNCTIONS = word_set(
+    "sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc sinh cosh tanh coth sech csch asin "
+    "acos atan arcsinh arccosh arctanh asinh acosh atanh log ln lg exp sqrt cbrt abs floor ceil max min gcd "
+    "lcm det deg binom factorial Re Im arg sgn sign tg ctg arctg"
+)
+_PLAIN_CONSTANTS = {
+    "pi": "pi",
+    "infinity": "infty",
+    "infty": "infty",
+    "inf": "infty",
+    "oo": "infty",
+    "tau": "tau",
+}
+_GREEK = word_set(
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau phi chi psi omega"
+)
+_SHORT_WORDS = word_set(
+    "odd the yes no all any not for red may jan feb mar apr jun jul aug sep oct nov dec mon tue wed thu fri "
+    "sat sun are is of to if it per pct none"
+)
 _JOINERS = frozenset({"and", "or"})
 _ALIASES = {
     "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "dbinom": "binom", "tbinom": "binom", "dots": "ldots",
     "cdots": "ldots", "dotsc": "ldots", "dotsb": "ldots",
 }  # fmt: skip
-_DROPPED = word_set("left right big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr Biggl Biggr middle displaystyle textstyle "
+_DROPPED = word_set(
+    "left right big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr Biggl Biggr middle displaystyle textstyle "
     "scriptstyle quad qquad limits nolimits mathstrut strut hfill hfil nobreak allowbreak bf rm it sf tt cal "
-    "normalfont bfseries itshape mathord mathrel mathbin mathopen mathclose large Large small tiny normalsize "
-    "protect relax noindent thinspace enspace thickspace medspace negthinspace nonumber notag boldmath "
-    "par unboldmath centering")
-_UNWRAPPED = word_set("mathbf mathit mathsf mathtt boldsymbol bm pmb mathcal mathscr mathfrak mathnormal overline underline boxed "
-    "fbox framebox ensuremath vec hat bar tilde widehat overrightarrow widetilde dot ddot mathop mathinner "
-    "cancel bcancel")
-_TEXTUAL = word_set("text textbf textit textrm textnormal mbox mathrm operatorname textsf texttt hbox emph textup textsc "
-    "operatorname*")
+    "normalfont bfseries itshape mathord mathrel mathbin mathopen mathclose large Large small tiny "
+    "normalsize protect relax noindent thinspace enspace thickspace medspace negthinspace nonumber notag "
+    "boldmath "
+    "par unboldmath centering"
+)
+_UNWRAPPED = word_set(
+    "mathbf mathit mathsf mathtt boldsymbol bm pmb mathcal mathscr mathfrak mathnormal overline underline "
+    "boxed fbox framebox ensuremath vec hat bar tilde widehat overrightarrow widetilde dot ddot mathop "
+    "mathinner "
+    "cancel bcancel"
+)
+_TEXTUAL = word_set(
+    "text textbf textit textrm textnormal mbox mathrm operatorname textsf texttt hbox emph textup textsc "
+    "operatorname*"
+)
 _SKIPPED_WITH_ARGUMENT = word_set("hspace vspace label tag phantom vphantom hphantom color hspace*")
 _BACKSLASH_SYMBOL = {
-    "%": ("op", "%"), "$": ("cmd", "currency:dollar"), "{": ("cmd", "{"), "}": ("cmd", "}"), "|": ("cmd", "|"), "&": ("op", "&amp"),
+    "%": ("op", "%"), "$": ("cmd", "currency:dollar"), "{": ("cmd", "{"), "}": ("cmd", "}"),
+    "|": ("cmd", "|"),
+    "&": ("op", "&amp"),
     "\\": ("cmd", "\\"), "_": ("op", "_"), "#": ("op", "#"),
 }  # fmt: skip
 
@@ -61,7 +84,7 @@ _COMMAND = re.compile(r"[A-Za-z]+\*?")
 _LETTERS = re.compile(r"[A-Za-z]+")
 _COMPOUND = re.compile(r"[A-Za-z]{3,8}-[A-Za-z]{3,5}(?![A-Za-z])")
 _WORD = re.compile(r"[^\W\d_]+(?:[-'.][^\W\d_]+)*\.?")
-_DOTS = re.compile(r"\.{2,}|\\ldots|\\dots|\\cdots|\\dotsc|\\dotsb")
+_DOTS = re.compile(r"\.{3,}|\\ldots|\\dots|\\cdots|\\dotsc|\\dotsb")
 _ENVIRONMENT = re.compile(r"\s*\{([a-zA-Z]+\*?)\}")
 _COLUMNS = re.compile(r"\s*\{[lcr|@{}\s]*\}")
 _TWO_CHARACTER = {"**", "<=", ">=", "!=", "==", "=>", "=<", "->", "<>", "||"}
@@ -146,7 +169,7 @@ class Lexer:
             return
         if char in "€£¥":
             self.emit("cmd", "currency:" + {"€": "euro", "£": "sterling", "¥": "yen"}[char])
-        elif char in "`\"":
+        elif char in '`"':
             self.gap = True
         else:
             self.emit("op", char)
@@ -297,13 +320,24 @@ class Lexer:
         content = self.text[self.at + 1 : end]
         stripped = content.strip(" ~")
         self.at = end + 1
-        if stripped[:1] == "(" and stripped[-1:] == ")" and stripped[1:-1].replace(" ", "").isalpha() and len(stripped) > 3:
+        if (
+            stripped[:1] == "("
+            and stripped[-1:] == ")"
+            and stripped[1:-1].replace(" ", "").isalpha()
+            and len(stripped) > 3
+        ):
             content = stripped[1:-1]  # 5 \\text{ (metres)}
         inner = Lexer(content.replace("~", " "), self.thousands, self.level + 1)
         inner.depth = self.depth
-        follows_value = bool(self.tokens) and (self.tokens[-1].kind == "num" or self.tokens[-1].text in ("}", ")"))
+        follows_value = bool(self.tokens) and (
+            self.tokens[-1].kind == "num" or self.tokens[-1].text in ("}", ")")
+        )
         is_unit = follows_value and stripped in ("min", "sec", "deg")
-        if name in ("operatorname", "operatorname*", "mathrm") and not is_unit and (stripped in FUNCTIONS or stripped in ("e", "i", "d")):
+        if (
+            name in ("operatorname", "operatorname*", "mathrm")
+            and not is_unit
+            and (stripped in FUNCTIONS or stripped in ("e", "i", "d"))
+        ):
             self.emit("cmd", stripped) if stripped in FUNCTIONS else self.emit("name", stripped)
             return
         tokens = inner.text_run()
@@ -397,8 +431,12 @@ class Lexer:
         if run.lower() in NUMBER_WORDS or run.lower() in _SHORT_WORDS:
             return True
         if len(run) >= 4:
-            return not any(run.startswith(f) and len(run) - len(f) <= 1 for f in ("sin", "cos", "tan", "log", "sqrt"))
-        return (len(run) == 3 and not run.islower()) or (len(run) == 2 and run[0].isupper() and run[1].islower())
+            return not any(
+                run.startswith(f) and len(run) - len(f) <= 1 for f in ("sin", "cos", "tan", "log", "sqrt")
+            )
+        return (len(run) == 3 and not run.islower()) or (
+            len(run) == 2 and run[0].isupper() and run[1].islower()
+        )
 
     def split(self, run: str) -> None:
         for function in ("sin", "cos", "tan", "cot", "sec", "csc", "log", "ln", "sqrt"):

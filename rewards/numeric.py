@@ -225,6 +225,6 @@ _PERIODIC = word_set("sin cos tan cot sec csc")
 _EXPONENTIAL = word_set("sinh cosh tanh coth sech csch exp")
 _PLAIN = word_set("arcsin arccos arctan arccot arcsec arccsc arcsinh arccosh arctanh")
 _MPMATH = {
-    "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arccot": "acot", "arcsec": "asec", "arccsc": "acsc",
-    "arcsinh": "asinh", "arccosh": "acosh", "arctanh": "atanh",
+    "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arccot": "acot", "arcsec": "asec",
+    "arccsc": "acsc", "arcsinh": "asinh", "arccosh": "acosh", "arctanh": "atanh",
 }  # fmt: skip

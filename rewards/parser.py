@@ -21,14 +21,25 @@ RELATIONS = {
     "ge": ">=", "geq": ">=", "geqslant": ">=", "geqq": ">=", "approx": "~", "simeq": "~", "doteq": "~",
     "thickapprox": "~", "in": "in", "equiv": "=", "coloneqq": "=",
 }  # fmt: skip
-_SET_OPS = {"cup": "union", "bigcup": "union", "cap": "intersection", "setminus": "difference", "backslash": "difference"}
+_SET_OPS = {
+    "cup": "union",
+    "bigcup": "union",
+    "cap": "intersection",
+    "setminus": "difference",
+    "backslash": "difference",
+}
 _TIMES = frozenset({"*", "cdot", "times", "ast", "bullet", "star"})
 _OVER = frozenset({"/", "div", "slash"})
-_UNREADABLE = word_set("to rightarrow mapsto implies Rightarrow Leftrightarrow iff therefore because not notin subset subseteq forall "
-    "exists mid parallel perp sim cong land lor wedge vee oplus otimes circ prime pmod bmod mod over atop if & "
-    "longrightarrow Longrightarrow leftarrow uparrow downarrow stackrel overset underset underbrace overbrace")
+_UNREADABLE = word_set(
+    "to rightarrow mapsto implies Rightarrow Leftrightarrow iff therefore because not notin subset subseteq "
+    "forall exists mid parallel perp sim cong land lor wedge vee oplus otimes circ prime pmod bmod mod over "
+    "atop if & longrightarrow Longrightarrow leftarrow uparrow downarrow stackrel overset underset underbrace"
+)
 _FILLERS = word_set("approximately about approx around exactly roughly only just")
 _PERCENT_WORDS = frozenset({"percent", "percentage", "pct", "percents"})
+_ENDS = word_set(
+    "pm mp minus } rangle rfloor rceil rvert rVert rbrace rbrack colon \\ | % choose mid newline cr"
+)
 _CONSEQUENCES = frozenset({"implies", "Rightarrow", "Longrightarrow", "therefore"})
 
 
@@ -247,8 +258,8 @@ class Parser:
         token = self.peek()
         assert token is not None
         whole = factors[-1]
-        after_number = previous.kind == "num" and isinstance(whole, n.Num)
-        if after_number and token.kind == "num":
+        after_number = previous.kind == "num"
+        if isinstance(whole, n.Num) and after_number and token.kind == "num":
             if self.text(1) not in _OVER or (self.peek(2) or token).kind != "num" or whole.places is not None:
                 raise ParseError("two numbers side by side")
             if len(factors) > 1 and self.tokens[self.at - 2].text in _OVER:
@@ -257,7 +268,7 @@ class Parser:
             self.at += 1
             bottom = literal(self.take().text).value
             factors[-1] = self.mixed(whole, top, bottom)
-        elif after_number and token.text == "frac" and token.kind == "cmd":
+        elif isinstance(whole, n.Num) and after_number and token.text == "frac" and token.kind == "cmd":
             fraction = self.factor()
             match fraction:
                 case n.Mul((n.Num(top, None), n.Pow(n.Num(bottom, None), n.MINUS_ONE))) if (
@@ -306,9 +317,8 @@ class Parser:
             or token.text in _OVER
             or token.text in _UNREADABLE
             or token.text.startswith("end:")
-            or token.text in ("pm", "mp", "minus", "}", "rangle", "rfloor", "rceil", "rvert", "rVert", "rbrace", "colon",
-                              "\\", "|", "%", "choose", "rbrack", "mid", "newline", "cr")
-        )  # fmt: skip
+            or token.text in _ENDS
+        )
 
     def unit_words(self) -> bool:
         """Consume one unit word after a value, with its power; False if there is none here."""
@@ -362,10 +372,7 @@ class Parser:
             if text == "!":
                 self.at += 1
                 node = n.Func("factorial2" if self.accept("!") else "factorial", (node,))
-            elif text == "%":
-                self.at += 1
-                node = n.Func("percent", (node,))
-            elif self.percent_word():
+            elif text == "%" or self.percent_word():
                 self.at += 1
                 node = n.Func("percent", (node,))
             elif text == "degree":
@@ -398,7 +405,9 @@ class Parser:
             return n.Func("deg", (base,))
         if self.text() in ("prime", "'") or (self.text() == "{" and self.text(1) == "prime"):
             raise ParseError("prime")
-        if self.text() in ("top", "intercal") or (isinstance(base, n.Matrix) and (self.peek() or Token("", "")).text == "T"):
+        if self.text() in ("top", "intercal") or (
+            isinstance(base, n.Matrix) and (self.peek() or Token("", "")).text == "T"
+        ):
             self.at += 1
             return n.Func("transpose", (base,))
         exponent = self.argument(whole_number=True)

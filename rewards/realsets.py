@@ -97,7 +97,9 @@ class RealSets:
         return [Piece(end, end)]
 
     def interval(self, low: End, high: End) -> Pieces:
-        if low.position > high.position or (low.position == high.position and not (low.closed and high.closed)):
+        if low.position > high.position or (
+            low.position == high.position and not (low.closed and high.closed)
+        ):
             raise NotReal  # (3, 1) is a point, not an empty interval
         return [Piece(low, high)]
 
@@ -142,7 +144,9 @@ class RealSets:
 
     def union(self, parts: list[Pieces]) -> Pieces:
         """Sorted and merged: [1,2) and [2,3] make [1,3]."""
-        everything = sorted((p for part in parts for p in part), key=lambda p: (p.low.position, not p.low.closed))
+        everything = sorted(
+            (p for part in parts for p in part), key=lambda p: (p.low.position, not p.low.closed)
+        )
         merged: Pieces = []
         for piece in everything:
             if merged and self.touches(merged[-1].high, piece.low):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+
 from rewards.wordsets import word_list, word_set
 
 F = Fraction
@@ -64,9 +65,12 @@ for _dimension, _factor, _spellings in _TABLE:
 
 _GENERIC = word_set("unit units")
 _POWERS = {"square": 2, "sq": 2, "squared": 2, "cubic": 3, "cu": 3, "cubed": 3}
-BARE_UNITS = word_set("sq cu mm cm dm km ft yd mi mg kg lb lbs oz hr min sec ml mph am pm usd eur deg rad inch inches feet foot "
-    "yard yards mile miles meter meters gram grams hour hours day days week weeks month months year years "
-    "dollar dollars cent cents euro euros degree degrees unit units second seconds minute minutes")
+BARE_UNITS = word_set(
+    "sq cu mm cm dm km ft yd mi mg kg lb lbs oz hr min sec ml mph am pm usd eur deg rad inch inches feet "
+    "foot yard yards mile miles meter meters gram grams hour hours day days week weeks month months year "
+    "years "
+    "dollar dollars cent cents euro euros degree degrees unit units second seconds minute minutes"
+)
 """Words that are units, not products of letters, when they stand outside \\text{}."""
 
 _ONES = word_list(

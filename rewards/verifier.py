@@ -67,7 +67,10 @@ def verify_many(pairs: Sequence[tuple[str, str]], mode: Mode = "strict", workers
 
 
 def verify_file(
-    input_path: str | os.PathLike[str], output_path: str | os.PathLike[str], mode: Mode = "strict", workers: int = 1
+    input_path: str | os.PathLike[str],
+    output_path: str | os.PathLike[str],
+    mode: Mode = "strict",
+    workers: int = 1,
 ) -> dict[str, int]:
     """Judge JSON lines `id, gold, prediction` (optional `mode`); returns the count of each outcome.
 
