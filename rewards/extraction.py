@@ -204,10 +204,16 @@ def prose(node: Node) -> bool:
 
 
 def trimmed(text: str) -> str:
-    text = _DISCOURSE.sub("", text.strip().strip("*_\"'`").strip())
+    text = text.strip().strip("_\"'`").strip()
+    if text[:1] == text[-1:] == "*":
+        text = text.strip("*")
+    text = _DISCOURSE.sub("", text)
     if not text.endswith((r"\ldots", "..", "…")):
         text = text.rstrip(".,;:。").strip()
-    return text.strip("*").strip()
+    if text[:1] == text[-1:] == "*":
+        text = text.strip("*").strip()
+    whole = next(segments(text), None) if text[:1] in ("$", "\\") else None
+    return whole.content if whole and (whole.start, whole.end) == (0, len(text)) else text
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,7 +327,7 @@ def lenient(text: str) -> Candidate | None:
     if spoken:
         return Candidate(spoken[0])
     whole = trimmed(text)
-    if "\n" not in whole and len(whole) <= 300 and not _CODE.search(whole) and readable(whole):
+    if "\n" not in whole and len(whole) <= 300 and not _CODE.search(whole) and not _BOLD.search(whole) and readable(whole):
         return Candidate(whole)
     if len(whole) <= 80 and "\n" not in whole and _CHOICE_START.match(whole):
         return Candidate(whole)

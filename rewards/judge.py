@@ -62,7 +62,7 @@ def decide(candidate: Candidate, gold: str, symbolic: Symbolic | None) -> Decisi
 def judge(prediction: str, gold: str, mode: Mode, symbolic: Symbolic | None = None) -> Judgement:
     """Outcome, extracted answer and rule. Raises NeedsSymbolic where only sympy, not given, could tell."""
     expected = find_gold(gold)
-    if not expected.strip(" .,;:$\\{}()[]\n\t"):
+    if not expected.strip(" .,;:$\\{}()[]\n\t") and "\\{" not in expected:
         return "bad_gold", None, "empty-gold"
     candidate = find(prediction, mode)
     if mode == "lenient" and len(prediction) <= ANSWER_CHARS:

@@ -106,7 +106,8 @@ def determinant(rows: Rows) -> Node:
         ((entry,),) = rows
         return entry
     terms: list[Node] = []
-    first, *rest = rows
+    table = list(rows)
+    first, rest = table[0], table[1:]
     for column, entry in enumerate(first):
         minor = tuple(row[:column] + row[column + 1 :] for row in rest)
         term = n.Mul((entry, determinant(minor)))
