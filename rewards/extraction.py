@@ -2,7 +2,7 @@
 """The answer in a prediction: boxes, `####` lines, phrases, delimited mathematics, last number.
 
 Every search is one forward pass with regular expressions that cannot backtrack over more than a bounded
-number of characters, so the time is linear in the text, which is cut to its last 200,000 characters.
+number of characters, so the time is linear in the text, which is cut to its last 100,000 characters.
 """
 
 from __future__ import annotations
@@ -161,6 +161,7 @@ _NUMBER = re.compile(
 _CHOICE_START = re.compile(r"(?:\\text(?:bf)?\{)?\(?([A-J])[).:]\}?(?=\s|$|\*)")
 _CODE = re.compile(
     r"__\w|\blambda\b|\bimport\b|\bopen\s?\(|\bexec\b|\beval\b|\bos\.|\bsys\.|\bsubprocess\b|\bgetattr\b|globals\(\)"
+    r"|\\(?:write|input|immediate)|\bsystem\s?\(|\$\(|\$\{"
 )
 _HEDGES = word_set("i not cannot unable sorry know we you")
 _DISCOURSE = re.compile(
@@ -366,4 +367,6 @@ def find_gold(gold: str) -> str:
     if found:
         candidate = joined(gold, found)
         return candidate.group if candidate.parts and not candidate.hedged else candidate.text
-    return (marked(gold) or "") if "####" in gold else gold.strip()
+    if "####" in gold:
+        return marked(gold) or ""
+    return gold.replace("\\boxed", "").replace("\\fbox", "").strip()

@@ -75,7 +75,8 @@ def _product(factors: list[Node]) -> Node:
             matrix = factor.rows
         else:
             matrix = _multiply(matrix, factor.rows)
-    assert matrix is not None
+    if matrix is None:
+        raise LimitError("power of a matrix")
     if not scalars:
         return n.Matrix(matrix)
     scale = scalars[0] if len(scalars) == 1 else n.Mul(tuple(scalars))
