@@ -32,6 +32,8 @@ _PLAIN_COMMA = re.compile(r"\d,\d{3}(?!\d)")
 _DECIMAL_COMMA = re.compile(r"-?(\d+),(\d+)")
 _CHOICE = re.compile(r"\(?([A-Ja-j])\)?[.:,]?|\(([A-Ja-j])\)\W{0,3}(\S.*)|([A-J])[).:]\s?(\S.*)", re.DOTALL)
 _REVERSED = re.compile(r"([\[\]])([^\[\]()\s,][^\[\]()]{0,200},[^\[\]()]{0,200}[^\[\]()\s,])([\[\]])")
+_DOUBLED = re.compile(r"\\{2,4}(?=[a-zA-Z{}%$])")
+_IMAGINARY = (n.Const("i"), n.Sym("j"))
 _INTEGER = re.compile(r"[-+]?\d{1,30}")
 
 
@@ -75,7 +77,7 @@ def read(text: str) -> Answer:
         return Answer(text, text, "", None, "unreadable")
     if len(text) > ANSWER_CHARS:
         return Answer(text, text.strip(), "", None, "limit")
-    latex = to_latex(text.strip())
+    latex = single_escaped(to_latex(text.strip()))
     if latex.startswith("**") and latex.endswith("**"):
         latex = latex.strip("* ")
     latex = _REVERSED.sub(outward, latex)
@@ -86,6 +88,17 @@ def read(text: str) -> Answer:
         return Answer(latex, key, word_key(latex), None, "parse")
     except (LimitError, RecursionError):
         return Answer(latex, key, word_key(latex), None, "limit")
+
+
+def single_escaped(text: str) -> str:
+    """Undo doubled backslashes, as text has that was escaped once too often: \\\\frac for \\frac."""
+    if "\\\\" not in text:
+        return text
+    if "\\begin" in text.replace("\\\\", ""):
+        return text  # rows of a matrix end in a double backslash
+    if "\\\\begin" in text:
+        return text.replace("\\\\", "\\")
+    return _DOUBLED.sub(r"\\", text)
 
 
 def outward(match: re.Match[str]) -> str:
@@ -162,7 +175,27 @@ def alternatives(a: Answer, b: Answer, gold: Node, given: Node) -> list[tuple[No
     if _PLAIN_COMMA.search(a.text):
         with suppress(ParseError, LimitError):
             found.append((parse(a.text, thousands=False), parse(b.text, thousands=False)))
+    units = [
+        {"i" if item == n.Const("i") else "j" for item in n.walk(side) if item in _IMAGINARY}
+        for side in (gold, given)
+    ]
+    if units == [{"i"}, {"j"}]:
+        found.append((gold, imaginary(given)))
     return found
+
+
+def imaginary(node: Node) -> Node:
+    """The tree with j, the engineers' imaginary unit, as i."""
+    match node:
+        case n.Sym("j"):
+            return n.Const("i")
+        case n.Add(terms):
+            return n.Add(tuple(map(imaginary, terms)))
+        case n.Mul(factors):
+            return n.Mul(tuple(map(imaginary, factors)))
+        case n.Listing(items, joiner):
+            return n.Listing(tuple(map(imaginary, items)), joiner)
+    return node
 
 
 def same_decimal_comma(comma: Answer, point: Answer) -> bool:

@@ -161,7 +161,7 @@ _NUMBER = re.compile(
 _CHOICE_START = re.compile(r"(?:\\text(?:bf)?\{)?\(?([A-J])[).:]\}?(?=\s|$|\*)")
 _CODE = re.compile(
     r"__\w|\blambda\b|\bimport\b|\bopen\s?\(|\bexec\b|\beval\b|\bos\.|\bsys\.|\bsubprocess\b|\bgetattr\b|globals\(\)"
-    r"|\\(?:write|input|immediate)|\bsystem\s?\(|\$\(|\$\{"
+    r"|\\(?:write|input|immediate)|\bsystem\s?\("
 )
 _HEDGES = word_set("i not cannot unable sorry know we you")
 _DISCOURSE = re.compile(
@@ -213,7 +213,7 @@ def trimmed(text: str) -> str:
         text = text.rstrip(".,;:。").strip()
     if text[:1] == text[-1:] == "*":
         text = text.strip("*").strip()
-    whole = next(segments(text), None) if text[:1] in ("$", "\\") else None
+    whole = next(segments(text), None) if text[:1] in ("$", "\\") and len(text) <= _SEGMENT_CHARS else None
     return whole.content if whole and (whole.start, whole.end) == (0, len(text)) else text
 
 
@@ -242,7 +242,7 @@ def segments(text: str, at: int = 0) -> Iterator[Segment]:
 def from_tail(tail: str) -> str | None:
     """The answer at the start of what follows "the answer is"."""
     tail = tail[:1500].lstrip(" \t\r\n:：*_>")
-    if not tail:
+    if not tail or tail.startswith("not "):
         return None
     first = next(segments(tail), None)
     first = first if first and first.start == 0 else None
@@ -268,9 +268,14 @@ def from_tail(tail: str) -> str | None:
 def phrase(text: str) -> tuple[str, int, bool] | None:
     """What the last usable phrase announces, where the phrase ends, and whether it says "answer"."""
     for match in reversed(list(_PHRASE.finditer(text))[-8:]):
-        value = from_tail(text[match.end() : match.end() + 1500])
+        strong = bool(_STRONG_PHRASE.search(match.group()))
+        rest = text[match.end() : match.end() + 1500]
+        end = _SENTENCE_END.search(rest)
+        if not strong and end and re.search(r"\d", rest[end.end() :]):
+            continue  # "the result is 5. Then ..." announces a step
+        value = from_tail(rest)
         if value is not None:
-            return value, match.end(), bool(_STRONG_PHRASE.search(match.group()))
+            return value, match.end(), strong
     return None
 
 
@@ -328,7 +333,13 @@ def lenient(text: str) -> Candidate | None:
     if spoken:
         return Candidate(spoken[0])
     whole = trimmed(text)
-    if "\n" not in whole and len(whole) <= 300 and not _CODE.search(whole) and not _BOLD.search(whole) and readable(whole):
+    if (
+        "\n" not in whole
+        and len(whole) <= 300
+        and not _CODE.search(whole)
+        and not _BOLD.search(whole)
+        and readable(whole)
+    ):
         return Candidate(whole)
     if len(whole) <= 80 and "\n" not in whole and _CHOICE_START.match(whole):
         return Candidate(whole)

@@ -28,6 +28,11 @@ def _compare_cached(gold: str, given: str) -> Decision:
     return compare(gold, given)
 
 
+def clear_cache() -> None:
+    """Forget all comparisons, for measurements."""
+    _compare_cached.cache_clear()
+
+
 def compare_cached(gold: str, given: str, symbolic: Symbolic | None) -> Decision:
     if symbolic is None and len(gold) <= _CACHED_CHARS and len(given) <= _CACHED_CHARS:
         return _compare_cached(gold, given)

@@ -419,6 +419,8 @@ class Lexer:
             self.emit("cmd", "cup")
         elif low == "in" and self.tokens and self.text[self.at :].lstrip()[:1] in ("[", "(", "{"):
             self.emit("cmd", "in")
+        elif low == "in" and self.tokens and self.tokens[-1].kind == "num":
+            self.emit("word", "in")
         elif len(run) == 1:
             self.emit("name", run)
         elif (low in BARE_UNITS and self.tokens) or self.is_word(run):

@@ -12,7 +12,7 @@ from rewards import nodes as n
 from rewards.lexer import Token, tokenize
 from rewards.limits import NESTING, NODES, LimitError, ParseError
 from rewards.nodes import Node
-from rewards.units import NUMBER_WORDS
+from rewards.units import NUMBER_WORDS, SCALES
 from rewards.wordsets import word_set
 
 RELATIONS = {
@@ -165,6 +165,9 @@ class Parser:
                 self.words = []
             ops.append(RELATIONS[self.take().text])
             members.append(self.ratio())
+        if ops and self.accept("pmod", "bmod", "mod"):
+            ops.append("mod")
+            members.append(self.argument(whole_number=True))
         return n.Relation(tuple(members), tuple(ops)) if ops else members[0]
 
     def ratio(self) -> Node:
@@ -236,6 +239,8 @@ class Parser:
             elif self.is_times_letter():
                 self.at += 1
                 factors.append(self.factor())
+            elif self.scale_word():
+                factors.append(n.number(SCALES[self.take().text.lower()]))
             elif self.unit_words():
                 continue
             elif self.starts_factor():
@@ -384,6 +389,16 @@ class Parser:
             else:
                 return node
 
+    def scale_word(self) -> bool:
+        """The "million" of 3 million."""
+        token, before = self.peek(), self.tokens[self.at - 1]
+        return (
+            token is not None
+            and token.kind == "word"
+            and before.kind == "num"
+            and token.text.lower() in SCALES
+        )
+
     def percent_word(self) -> bool:
         token = self.peek()
         return token is not None and token.kind == "word" and token.text.lower() in _PERCENT_WORDS
@@ -402,6 +417,16 @@ class Parser:
         """The power of `base`; degrees, transposes and primes are written as powers too."""
         if self.text() == "circ" or (self.text() == "{" and self.text(1) == "circ" and self.text(2) == "}"):
             self.at += 1 if self.text() == "circ" else 3
+            scale = self.peek()
+            if (
+                scale is not None
+                and scale.kind == "name"
+                and scale.text in ("C", "F")
+                and self.peek(1) is None
+            ):
+                self.at += 1  # a temperature
+                self.words.append({"C": "celsius", "F": "fahrenheit"}[scale.text])
+                return base
             return n.Func("deg", (base,))
         if self.text() in ("prime", "'") or (self.text() == "{" and self.text(1) == "prime"):
             raise ParseError("prime")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rewards import nodes as n
+from rewards.canonical import is_name
 from rewards.equality import Expressions
 from rewards.nodes import Node
 
@@ -118,7 +119,7 @@ class RealSets:
             if not isinstance(left, n.Sym):
                 raise NotReal
             return self.half_line(ops[0], right)
-        if len(members) == 3 and isinstance(members[1], n.Sym):
+        if len(members) == 3 and is_name(members[1]):
             first = self.half_line(_FLIPPED.get(ops[0], "?"), members[0])
             return self.intersection(first, self.half_line(ops[1], members[2]))
         raise NotReal

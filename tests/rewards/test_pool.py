@@ -113,7 +113,9 @@ def test_an_unguarded_script_may_use_a_pool(tmp_path: Path) -> None:
 
 
 def test_import_is_light() -> None:
-    script = "import sys, rewards; print([m for m in ('sympy', 'mpmath', 'torch', 'numpy') if m in sys.modules])"
+    script = (
+        "import sys, rewards; print([m for m in ('sympy', 'mpmath', 'torch', 'numpy') if m in sys.modules])"
+    )
     root = Path(__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=root, capture_output=True, text=True, timeout=60, check=True
