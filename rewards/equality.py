@@ -12,6 +12,7 @@ from fractions import Fraction
 from typing import Any
 
 from rewards import nodes as n
+from rewards import numeric
 from rewards.exact import Budget, rational
 from rewards.limits import LimitError, Undecided, Undefined
 from rewards.modular import differ
@@ -85,7 +86,8 @@ class Expressions:
             self.rule = "different"
             return False
         try:
-            verdict = self.evaluated(left, right, names, integers)
+            with numeric.LOCK:
+                verdict = self.evaluated(left, right, names, integers)
             self.rule = "equal-evaluated" if verdict else "different"
         except Undecided:
             if self.symbolic is None:
@@ -119,13 +121,13 @@ class Expressions:
         return None
 
     def evaluated(self, left: Node, right: Node, names: frozenset[str], integers: frozenset[str]) -> bool:
-        agreed = differed = unknown = 0
+        agreed = differed = 0
         for index in range(5 if names else 1):
             point = sample(names, integers, index, exact=False)
             verdict = self.agree_at(left, right, point, may_be_complex=bool(names))
             if verdict is None:
-                unknown += 1
-            elif verdict:
+                continue
+            if verdict:
                 agreed += 1
             elif index < 2 or self.real_difference:
                 if self.real_difference or not names:
@@ -135,9 +137,7 @@ class Expressions:
                 return True
         if differed and not agreed:
             return False
-        if agreed >= 2 or (agreed and not names):
-            return True
-        raise Undecided("no safe points")
+        return agreed >= 2 or (agreed > 0 and not names)
 
     real_difference = False
 
@@ -175,7 +175,8 @@ class Expressions:
         if n.symbols(node) or not n.is_expression(node):
             return None
         try:
-            value = Numeric({}, self.budget).value(node)
+            with numeric.LOCK:
+                value = Numeric({}, self.budget).value(node)
         except (Undefined, Undecided):
             return None
         mp = Numeric({}, self.budget).mp
@@ -196,7 +197,8 @@ class Expressions:
         for index in range(5 if names else 1):
             point = sample(names, integers, index, exact=False)
             try:
-                a, b = (Numeric(point, self.budget).value(side) for side in (left, right))
+                with numeric.LOCK:
+                    a, b = (Numeric(point, self.budget).value(side) for side in (left, right))
             except Undefined:
                 continue
             if b == 0 or a == 0:

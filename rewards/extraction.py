@@ -40,7 +40,7 @@ class Box:
 
 
 _BOX_TOKEN = re.compile(
-    r"\\(?:[a-zA-Z]{0,12}boxed|fbox|framebox)(?![a-zA-Z])\s*|\x08oxed(?=\{)|\\.|[{}]", re.DOTALL
+    r"\\{1,2}(?:[a-zA-Z]{0,12}boxed|fbox|framebox)(?![a-zA-Z])\s*|\x08oxed(?=\{)|\\.|[{}]", re.DOTALL
 )
 _UNBRACED = re.compile(
     r"(?:[-+]?\d[\d,]*(?:\.\d+)?|\\[dt]?frac\s?(?:\d\s?\d|\{[^{}]{1,40}\}\s?\{[^{}]{1,40}\}))(?![\w{])"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import zlib
 from collections.abc import Mapping
@@ -18,6 +19,17 @@ DIGITS = 50
 _ARGUMENT_BITS = 1 << 12
 """Largest binary exponent of the argument of a periodic function, reduced at that many bits."""
 _LOCAL = threading.local()
+LOCK = threading.RLock()
+"""Held while mpmath works: the contexts are ours, but its caches of constants are shared by all threads."""
+
+
+def _fresh_lock() -> None:
+    """A forked child must not wait for a lock that a thread of its parent held."""
+    global LOCK
+    LOCK = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_fresh_lock)
 
 
 def context(digits: int = DIGITS) -> Any:
@@ -73,6 +85,8 @@ class Numeric:
                 return +mp.pi
             case n.Const("e"):
                 return +mp.e
+            case n.Const("oo"):
+                raise Undefined("infinity in an expression")
             case n.Const("i"):
                 return mp.mpc(0, 1)
             case n.Add(terms):

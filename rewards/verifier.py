@@ -43,7 +43,8 @@ def verify(prediction: str, gold: str, mode: Mode = "strict", timeout: float = 1
         outcome, extracted, rule = judge(as_text(prediction), as_text(gold), mode)
     except NeedsSymbolic:
         verdict = default_pool().verify(as_text(prediction), as_text(gold), mode, _SYMBOLIC_SHARE * timeout)
-        return Verdict(verdict.outcome, verdict.extracted, verdict.rule, time.perf_counter() - start)
+        extracted = verdict.extracted or extract(as_text(prediction), mode)
+        return Verdict(verdict.outcome, extracted, verdict.rule, time.perf_counter() - start)
     except Exception as error:  # the contract: a failing checker is an outcome of its own, never a 0
         return Verdict("error", None, f"error:{type(error).__name__}", time.perf_counter() - start)
     return Verdict(outcome, extracted, rule, time.perf_counter() - start)

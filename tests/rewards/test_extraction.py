@@ -1,4 +1,4 @@
-# ruff: noqa: RUF001, E501  (Chinese punctuation is under test)
+# ruff: noqa: E501, RUF001  (Chinese punctuation is under test)
 """Where the answer is found in a prediction, and what is made of several candidates."""
 
 from __future__ import annotations
@@ -45,11 +45,17 @@ STRICT = [
         "correct",
     ),
     (r"\boxed{42", "42", "no_answer"),
+    (r"so $\\boxed{\\left( 3, \\frac{\\pi}{2} \\right)}.$", r"(3,\frac{\pi}{2})", "correct"),
+    (r"x=1 \\\boxed{5}", "5", "correct"),
+    ("\x08oxed{7}", "7", "correct"),
     (r"\boxed{41} wait \boxed{42", "41", "correct"),
     (r"$k \in \boxed{[-36,104]}.$", "[-36,104]", "correct"),
 ]
 
 LENIENT = [
+    ("The result is 5. Then we add 2 and get 7.", "7", "correct"),
+    ("The answer is not 5, it is 6.", "6", "correct"),
+    ("In total there are twenty-one ways. The answer is twenty-one.", "21", "correct"),
     ("The answer is 4 4/9.", "40/9", "correct"),
     ("The answer is 42 because geometry proves it", "42", "correct"),
     ("42 because geometry proves it", "42", "correct"),
