@@ -140,7 +140,7 @@ class Run:
 def measure(grader: Grader, cases: list[Case]) -> Run:
     """Verdicts, wall-clock milliseconds of each call and the CPU time of all; one call before, to warm up."""
     grader(r"\boxed{\sqrt{8}}", r"2\sqrt{2}")
-    answers.read.cache_clear()
+    answers.clear_cache()
     judge.clear_cache()
     verdicts, milliseconds = [], []
     cpu = time.process_time()

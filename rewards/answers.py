@@ -34,6 +34,7 @@ _CHOICE = re.compile(r"\(?([A-Ja-j])\)?[.:,]?|\(([A-Ja-j])\)\W{0,3}(\S.*)|([A-J]
 _REVERSED = re.compile(r"([\[\]])([^\[\]()\s,][^\[\]()]{0,200},[^\[\]()]{0,200}[^\[\]()\s,])([\[\]])")
 _DOUBLED = re.compile(r"\\{2,4}(?=[a-zA-Z{}%$])")
 _IMAGINARY = (n.Const("i"), n.Sym("j"))
+_CACHED_CHARS = 256
 _INTEGER = re.compile(r"[-+]?\d{1,30}")
 
 
@@ -70,9 +71,12 @@ def word_key(text: str) -> str:
     return plain_words(" ".join(text.split())) if text else ""
 
 
-@lru_cache(maxsize=8192)
 def read(text: str) -> Answer:
-    """All readings of an answer text, cached."""
+    """All readings of an answer text; only short texts are cached, which bounds the cache in bytes."""
+    return _read_cached(text) if len(text) <= _CACHED_CHARS else _read(text)
+
+
+def _read(text: str) -> Answer:
     if any(char in OVERRIDES for char in text) and not text.isascii():
         return Answer(text, text, "", None, "unreadable")
     if len(text) > ANSWER_CHARS:
@@ -99,6 +103,14 @@ def single_escaped(text: str) -> str:
     if "\\\\begin" in text:
         return text.replace("\\\\", "\\")
     return _DOUBLED.sub(r"\\", text)
+
+
+_read_cached = lru_cache(maxsize=2048)(_read)
+
+
+def clear_cache() -> None:
+    """Forget all readings, for measurements."""
+    _read_cached.cache_clear()
 
 
 def outward(match: re.Match[str]) -> str:

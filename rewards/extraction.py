@@ -140,7 +140,7 @@ _PHRASE = re.compile(
 )
 _STRONG_PHRASE = re.compile(r"answers?\b|ans\b|答案|A:", re.IGNORECASE)
 _SENTENCE_END = re.compile(
-    r"\.\s|\.\*|\.$|\n|。|！|；|\bI hope\b|\bbecause\b|\bsince\b"
+    r"(?<!\.)\.(?:\s|\*|$)|\n|。|！|；|\bI hope\b|\bbecause\b|\bsince\b"
     r"|,\s(?:which|so|as|where|because|since|but|not)\b|<\|",
     re.IGNORECASE,
 )
@@ -291,7 +291,11 @@ def last_value(text: str) -> str | None:
         None,
     )
     for match in list(_BOLD.finditer(text))[-10:]:
-        if readable(match.group(1), words=3) and (best is None or match.end() > best[0]):
+        if (
+            "nswer" not in match.group(1)
+            and readable(match.group(1), words=3)
+            and (best is None or match.end() > best[0])
+        ):
             best = (match.end(), trimmed(match.group(1)))
     start = max(0, len(text) - 20_000)
     for match in _NUMBER.finditer(blanked(text, found), start):
