@@ -67,7 +67,9 @@ def string_key(text: str) -> str:
 
 def word_key(text: str) -> str:
     text = _TEXT_COMMAND.sub(r" \1 ", text)
-    text = _NOT_WORDS.sub("", " ".join(text.split())).strip(" ().")
+    text = _NOT_WORDS.sub("", " ".join(text.split())).strip(" .")
+    if text[:1] == "(" and text[-1:] == ")" and text[1:-1].replace(" ", "").isalpha():
+        text = text[1:-1]
     return plain_words(" ".join(text.split())) if text else ""
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from rewards import nodes as n
 from rewards import numeric
 from rewards.exact import Budget, rational
-from rewards.limits import LimitError, Undecided, Undefined
+from rewards.limits import LimitError, ParseError, Undecided, Undefined
 from rewards.modular import differ
 from rewards.nodes import Node
 from rewards.numeric import DIGITS, Numeric
@@ -270,5 +270,5 @@ def safely(check: Callable[[], bool]) -> bool:
     """False where a check exceeds its limits: for alternatives that are tried beside the main reading."""
     try:
         return check()
-    except (LimitError, Undecided, Undefined):
+    except (LimitError, ParseError, Undecided, Undefined):
         return False

@@ -139,7 +139,7 @@ class Numeric:
         if name in ("max", "min") and values and all(self.mp.im(v) == 0 for v in values):
             return (max if name == "max" else min)(self.mp.re(v) for v in values)
         if len(values) != 1:
-            raise Undecided(name)
+            raise Undefined(name)
         try:
             return self.checked(self.unary(name, values[0]))
         except (ZeroDivisionError, ValueError, OverflowError) as error:
@@ -182,7 +182,7 @@ class Numeric:
                 return mp.arg(x)
             case "sign":
                 return mp.sign(x)
-        raise Undecided(name)
+        raise Undefined(name)
 
     def rounded(self, name: str, x: Any) -> Any:
         if self.mp.im(x) != 0:

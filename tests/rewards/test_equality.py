@@ -654,6 +654,13 @@ DIFFERENT = [
     (r"(6+9.1i)", r"6+9.2i"),
     (r"3^x-2^x", r"3^x+2^x"),
     (r"\frac{1}{N+1}", r"1/N+1"),
+    (r"\emptyset", r"50\sqrt{3}"),
+    (r"\mathbb{R}", r"222"),
+    (r"20", r"20\mathbb{R}"),
+    (r"(2,3]", r"2,3]"),
+    (r"(2,3)", r"(2,3"),
+    (r"\frac{16}{25}", r"\det 16"),
+    (r"x\in\mathbb{R}, x\neq 0", r"x\neq 1"),
 ]
 
 
