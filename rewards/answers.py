@@ -1,30 +1,40 @@
-"""One answer text against another: string, number, structure, in this order, within bounds and without sympy."""
+"""One answer text against another: string, number, structure, in this order, within fixed bounds."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
 from rewards import nodes as n
+from rewards.canonical import canonical, plain_words
 from rewards.equality import safely
 from rewards.limits import ANSWER_CHARS, LimitError, ParseError, Undefined
 from rewards.nodes import Node
 from rewards.parser import parse
-from rewards.structure import Comparison, canonical, plain_words
+from rewards.structure import Comparison
 from rewards.unicode import OVERRIDES, to_latex
 
-_SPACING = re.compile(r"\\(?:left|right|displaystyle|limits|bigl?|bigr|Bigl?|Bigr)(?![a-zA-Z])\s*|\\[!]")
+_SPACING = re.compile(
+    r"\\(?:left|right|displaystyle|limits|bigl?|bigr|Bigl?|Bigr)(?![a-zA-Z])\s*|\\[!()\[\]]"
+)
 _THIN = re.compile(r"\\[,;: ]|~|\\q?quad(?![a-zA-Z])")
 _GAPS = re.compile(r"(?<![A-Za-z0-9.])\s+|\s+(?![A-Za-z0-9.])")
 _FRACTIONS = re.compile(r"\\[dtc]frac(?![a-zA-Z])")
-_TEXT_COMMAND = re.compile(r"\\(?:text(?:bf|it|rm|normal)?|mbox|mathrm|mathbf|operatorname|textsf)\s?\{([^{}]*)\}")
-_NOT_WORDS = re.compile(r"[\\${}]|[.,;:!?]+$")
+_TEXT_COMMAND = re.compile(
+    r"\\(?:text(?:bf|it|rm|normal)?|mbox|mathrm|mathbf|operatorname|textsf)\s?\{([^{}]*)\}"
+)
+_NOT_WORDS = re.compile(r"\$|\\(?:[,;:! ()\[\]]|left|right|quad)|[.,;:!?]+$")
 _PLAIN_COMMA = re.compile(r"\d,\d{3}(?!\d)")
 _DECIMAL_COMMA = re.compile(r"-?(\d+),(\d+)")
 _CHOICE = re.compile(r"\(?([A-Ja-j])\)?[.:,]?|\(([A-Ja-j])\)\W{0,3}(\S.*)|([A-J])[).:]\s?(\S.*)", re.DOTALL)
+_REVERSED = re.compile(r"([\[\]])([^\[\]()\s,][^\[\]()]{0,200},[^\[\]()]{0,200}[^\[\]()\s,])([\[\]])")
+_DOUBLED = re.compile(r"\\{2,4}(?=[a-zA-Z{}%$])")
+_IMAGINARY = (n.Const("i"), n.Sym("j"))
+_CACHED_CHARS = 256
 _INTEGER = re.compile(r"[-+]?\d{1,30}")
 
 
@@ -46,27 +56,37 @@ class Decision:
 
 
 def string_key(text: str) -> str:
-    """`text` without what changes no meaning: spaces next to signs, \\left, \\dfrac for \\frac, "$", a last "."."""
+    """`text` without what changes no meaning: spaces next to signs, \\left, \\dfrac, "$", a last "."."""
     text = _THIN.sub(" ", _SPACING.sub("", text)) if "\\" in text or "~" in text else text
     text = _FRACTIONS.sub(r"\\frac", text).replace("\\$", "").replace("$", "")
     text = _GAPS.sub("", text.strip())
-    return text.rstrip(".,;:") if text[:-1] else text
+    if text.endswith("...") or len(text) < 2:  # an ellipsis is no punctuation
+        return text
+    return text.rstrip(".,;:")
 
 
 def word_key(text: str) -> str:
     text = _TEXT_COMMAND.sub(r" \1 ", text)
-    text = _NOT_WORDS.sub("", " ".join(text.split())).strip(" ().")
+    text = _NOT_WORDS.sub("", " ".join(text.split())).strip(" .")
+    if text[:1] == "(" and text[-1:] == ")" and text[1:-1].replace(" ", "").isalpha():
+        text = text[1:-1]
     return plain_words(" ".join(text.split())) if text else ""
 
 
-@lru_cache(maxsize=8192)
 def read(text: str) -> Answer:
-    """All readings of an answer text, cached."""
+    """All readings of an answer text; only short texts are cached, which bounds the cache in bytes."""
+    return _read_cached(text) if len(text) <= _CACHED_CHARS else _read(text)
+
+
+def _read(text: str) -> Answer:
     if any(char in OVERRIDES for char in text) and not text.isascii():
         return Answer(text, text, "", None, "unreadable")
     if len(text) > ANSWER_CHARS:
         return Answer(text, text.strip(), "", None, "limit")
-    latex = to_latex(text.strip())
+    latex = single_escaped(to_latex(text.strip()))
+    if latex.startswith("**") and latex.endswith("**"):
+        latex = latex.strip("* ")
+    latex = _REVERSED.sub(outward, latex)
     key = string_key(latex)
     try:
         return Answer(latex, key, word_key(latex), parse(latex), "")
@@ -74,6 +94,33 @@ def read(text: str) -> Answer:
         return Answer(latex, key, word_key(latex), None, "parse")
     except (LimitError, RecursionError):
         return Answer(latex, key, word_key(latex), None, "limit")
+
+
+def single_escaped(text: str) -> str:
+    """Undo doubled backslashes, as text has that was escaped once too often: \\\\frac for \\frac."""
+    if "\\\\" not in text:
+        return text
+    if "\\begin" in text.replace("\\\\", ""):
+        return text  # rows of a matrix end in a double backslash
+    if "\\\\begin" in text:
+        return text.replace("\\\\", "\\")
+    return _DOUBLED.sub(r"\\", text)
+
+
+_read_cached = lru_cache(maxsize=2048)(_read)
+
+
+def clear_cache() -> None:
+    """Forget all readings, for measurements."""
+    _read_cached.cache_clear()
+
+
+def outward(match: re.Match[str]) -> str:
+    """]a,b[ as (a,b): brackets that face away from an open end."""
+    opener, inside, closer = match.groups()
+    if opener == "[" and closer == "]":
+        return match.group()
+    return ("(" if opener == "]" else opener) + inside + (")" if closer == "[" else closer)
 
 
 def as_integer(text: str) -> int | None:
@@ -109,7 +156,9 @@ def is_text(answer: Answer) -> bool:
     )  # fmt: skip
 
 
-def by_structure(a: Answer, b: Answer, gold: Node, given: Node, symbolic: Callable[[Node, Node], bool] | None) -> Decision:
+def by_structure(
+    a: Answer, b: Answer, gold: Node, given: Node, symbolic: Callable[[Node, Node], bool] | None
+) -> Decision:
     comparison = Comparison()
     comparison.expressions.symbolic = symbolic
     try:
@@ -125,23 +174,42 @@ def by_structure(a: Answer, b: Answer, gold: Node, given: Node, symbolic: Callab
     for reading in alternatives(a, b, gold, given):
         if safely(lambda reading=reading: Comparison().equal(*reading)):
             return Decision(True, "equal-reading")
-    return Decision(same_decimal_comma(a, b) or same_decimal_comma(b, a), "equal-reading") if "," in a.text + b.text and (
-        same_decimal_comma(a, b) or same_decimal_comma(b, a)
-    ) else Decision(False, rule)  # fmt: skip
+    if same_decimal_comma(a, b) or same_decimal_comma(b, a):
+        return Decision(True, "equal-reading")
+    return Decision(False, rule)
 
 
 def alternatives(a: Answer, b: Answer, gold: Node, given: Node) -> list[tuple[Node, Node]]:
     """Other readings of the same texts: the rounding a gold offers itself, lists that look like thousands."""
     found: list[tuple[Node, Node]] = []
-    if isinstance(gold, n.Relation) and "~" in gold.ops:
-        last = gold.members[-1]
+    stated = gold.value if isinstance(gold, n.Measure) else gold
+    if isinstance(stated, n.Relation) and "~" in stated.ops and "approx" not in b.text:
+        last = stated.members[-1]
         found.append((canonical(last), given))
     if _PLAIN_COMMA.search(a.text):
-        try:
+        with suppress(ParseError, LimitError):
             found.append((parse(a.text, thousands=False), parse(b.text, thousands=False)))
-        except (ParseError, LimitError):
-            pass
+    units = [
+        {"i" if item == n.Const("i") else "j" for item in n.walk(side) if item in _IMAGINARY}
+        for side in (gold, given)
+    ]
+    if units == [{"i"}, {"j"}]:
+        found.append((gold, imaginary(given)))
     return found
+
+
+def imaginary(node: Node) -> Node:
+    """The tree with j, the engineers' imaginary unit, as i."""
+    match node:
+        case n.Sym("j"):
+            return n.Const("i")
+        case n.Add(terms):
+            return n.Add(tuple(map(imaginary, terms)))
+        case n.Mul(factors):
+            return n.Mul(tuple(map(imaginary, factors)))
+        case n.Listing(items, joiner):
+            return n.Listing(tuple(map(imaginary, items)), joiner)
+    return node
 
 
 def same_decimal_comma(comma: Answer, point: Answer) -> bool:
@@ -176,7 +244,12 @@ def same_choice(gold: Answer, given: Answer) -> bool | None:
         return None
     if not (left[2] or right[2] or left[0] == right[0]):
         return None
-    if left[0].islower() != right[0].islower() and not (left[2] and right[2]) and not left[1] and not right[1]:
+    if (
+        left[0].islower() != right[0].islower()
+        and not (left[2] and right[2])
+        and not left[1]
+        and not right[1]
+    ):
         marked_lower = (left[2] and left[0].islower()) or (right[2] and right[0].islower())
         if not marked_lower and not (left[2] or right[2]):
             return None

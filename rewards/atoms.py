@@ -8,6 +8,7 @@ from rewards.limits import ParseError
 from rewards.nodes import Node
 from rewards.parser import RELATIONS, Parser, literal
 from rewards.units import NUMBER_WORDS, SCALES
+from rewards.wordsets import word_set
 
 _ALIASES = {
     "asin": "arcsin", "acos": "arccos", "atan": "arctan", "asinh": "arcsinh", "acosh": "arccosh",
@@ -23,11 +24,11 @@ _SETS = frozenset("RZNQC")
 _APPLIED = frozenset("fghFGH")
 _SPELT = {"varphi": "phi", "varepsilon": "epsilon", "vartheta": "theta", "ell": "ell", "varrho": "rho"}
 _FOLDS = {"sum": "sum", "prod": "prod", "int": "int", "lim": "lim"}
-_UNREADABLE = frozenset(
-    "to rightarrow mapsto implies Rightarrow Leftrightarrow iff therefore because not notin subset subseteq forall "
-    "exists mid parallel perp sim cong land lor wedge vee oplus otimes prime pmod bmod mod over atop substack oint "
-    "longrightarrow leftarrow stackrel overset underset underbrace overbrace choose iint iiint partial nabla neg "
-    "end hline cline multicolumn".split()
+_UNREADABLE = word_set(
+    "to rightarrow mapsto implies Rightarrow Leftrightarrow iff therefore because not notin subset subseteq "
+    "forall exists mid parallel perp sim cong land lor wedge vee oplus otimes prime pmod bmod mod over atop "
+    "substack oint longrightarrow leftarrow stackrel overset underset underbrace overbrace choose iint iiint "
+    "partial nabla neg end hline cline multicolumn"
 )
 _CLOSERS = {"(": (")", "]", "["), "[": ("]", ")"), "lbrack": ("]", ")", "rbrack"), "]": ("[", "]", ")"),
             "langle": ("rangle",), "{": ("}",), "lbrace": ("rbrace", "}")}  # fmt: skip
@@ -89,8 +90,8 @@ def command(p: Parser, text: str) -> Node:
         return fold(p, _FOLDS[text])
     if text in ("angle", "triangle", "measuredangle", "odot", "widehat"):
         return n.Sym(text + "".join(figure_letters(p)))
-    if text == "$":
-        p.words.append("dollar")
+    if text.startswith("currency:"):
+        p.words.append(text[9:])
         return p.factor()
     if text == "tau":
         return subscripted(p, "tau")
@@ -120,12 +121,11 @@ def name(p: Parser, letter: str) -> Node:
     if letter == "i" and p.text() != "_":
         return n.Const("i")
     base = letter.rstrip("'")
-    if base in _APPLIED and p.text() == "(" :
+    if base in _APPLIED and p.text() == "(":
         return n.Func(f"apply:{letter}", arguments(p))
-    if base in _APPLIED and p.text() == "^" and p.text(1) == "{" and p.text(2) == "-" and p.text(4) == "}":
-        if p.text(5) == "(":
-            p.at += 5
-            return n.Func(f"apply:{letter}^-1", arguments(p))
+    if base in _APPLIED and [p.text(k) for k in (0, 1, 2, 4, 5)] == ["^", "{", "-", "}", "("]:
+        p.at += 5
+        return n.Func(f"apply:{letter}^-1", arguments(p))
     return subscripted(p, letter)
 
 
@@ -139,7 +139,11 @@ def subscripted(p: Parser, symbol: str) -> Node:
         case n.Num(value, _):
             return n.Sym(f"{symbol}_{value}")
         case n.Sym(inner):
-            return n.Func(f"apply:{symbol}_", (index,)) if inner in ("n", "k", "m", "j") else n.Sym(f"{symbol}_{inner}")
+            return (
+                n.Func(f"apply:{symbol}_", (index,))
+                if inner in ("n", "k", "m", "j")
+                else n.Sym(f"{symbol}_{inner}")
+            )
         case n.Text(words):
             return n.Sym(f"{symbol}_{words}")
         case n.Const(inner):
@@ -162,6 +166,8 @@ def word(p: Parser, first: str) -> Node:
     while (token := p.peek()) is not None and token.kind == "word" and token.text not in ("and", "or"):
         words.append(token.text)
         p.at += 1
+    if len(words) == 1 and len(first) == 1:
+        return n.Sym(first)
     return n.Text(" ".join(words).lower())
 
 
@@ -345,7 +351,17 @@ def wrapped(p: Parser, closer: str, meaning: str, bar_stop: bool = False) -> Nod
 
 def environment(p: Parser, kind: str) -> Node:
     """A matrix, or the lines of an alignment as a list."""
-    if kind not in ("matrix", "pmatrix", "bmatrix", "Bmatrix", "vmatrix", "Vmatrix", "array", "smallmatrix"):
+    listing = kind in ("cases", "aligned", "gathered", "align", "split")
+    if not listing and kind not in (
+        "matrix",
+        "pmatrix",
+        "bmatrix",
+        "Bmatrix",
+        "vmatrix",
+        "Vmatrix",
+        "array",
+        "smallmatrix",
+    ):
         raise ParseError(kind)
     saved, p.bar_stop = p.bar_stop, False
     rows: list[tuple[Node, ...]] = []
@@ -371,6 +387,10 @@ def environment(p: Parser, kind: str) -> Node:
     p.bar_stop = saved
     if row:
         rows.append(tuple(row))
+    if listing:
+        if any(len(r) != 1 for r in rows) or not rows:
+            raise ParseError("lines")
+        return n.Listing(tuple(r[0] for r in rows)) if len(rows) > 1 else rows[0][0]
     if not rows or len({len(r) for r in rows}) != 1:
         raise ParseError("matrix rows")
     matrix = n.Matrix(tuple(rows))

@@ -79,4 +79,3 @@ def near_decimal(expressions: Expressions, decimal: n.Num, other: Node, toleranc
     near = bool(gap <= mp.mpf(tolerance.numerator) / tolerance.denominator)
     expressions.rule = "equal-rounded" if near else "different"
     return near
-

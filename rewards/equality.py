@@ -12,8 +12,10 @@ from fractions import Fraction
 from typing import Any
 
 from rewards import nodes as n
+from rewards import numeric
 from rewards.exact import Budget, rational
-from rewards.limits import LimitError, Undecided, Undefined
+from rewards.limits import LimitError, ParseError, Undecided, Undefined
+from rewards.modular import differ
 from rewards.nodes import Node
 from rewards.numeric import DIGITS, Numeric
 
@@ -34,7 +36,9 @@ def integer_symbols(node: Node) -> frozenset[str]:
                     found |= n.symbols(arg)
             case n.Pow(n.Num(value, _), exponent) if value < 0:
                 found |= n.symbols(exponent)
-            case n.Pow(n.Mul((n.Num(value, _), *_)), exponent) if value < 0 and not isinstance(exponent, n.Num):
+            case n.Pow(n.Mul((n.Num(value, _), *_)), exponent) if value < 0 and not isinstance(
+                exponent, n.Num
+            ):
                 found |= n.symbols(exponent)
     return frozenset(found)
 
@@ -47,7 +51,9 @@ def sample(names: frozenset[str], integers: frozenset[str], index: int, exact: b
         if name in integers:
             values[name] = Fraction(3 + index * 2 + seed % 5)
         elif exact:
-            values[name] = Fraction(seed % 99_991 + 17, 101) * (-1 if index >= 2 and seed & 4096 else 1)
+            values[name] = Fraction(seed % 99_991 + 17, 101) * (
+                -1 if index == 2 or (index > 2 and seed & 4096) else 1
+            )
         else:
             low = Fraction(3, 10) if index == 0 else Fraction(3, 2)
             value = low + Fraction(seed % 1_000_003, 1_000_003) * (1 if index == 0 else 2)
@@ -76,8 +82,12 @@ class Expressions:
         verdict = self.exactly(left, right, names, integers)
         if verdict is not None:
             return verdict
+        if differ(left, right, self.budget):
+            self.rule = "different"
+            return False
         try:
-            verdict = self.evaluated(left, right, names, integers)
+            with numeric.LOCK:
+                verdict = self.evaluated(left, right, names, integers)
             self.rule = "equal-evaluated" if verdict else "different"
         except Undecided:
             if self.symbolic is None:
@@ -86,7 +96,9 @@ class Expressions:
             self.rule = "equal-symbolic" if verdict else "different"
         return verdict
 
-    def exactly(self, left: Node, right: Node, names: frozenset[str], integers: frozenset[str]) -> bool | None:
+    def exactly(
+        self, left: Node, right: Node, names: frozenset[str], integers: frozenset[str]
+    ) -> bool | None:
         agreed = 0
         for index in range(6 if names else 1):
             point = sample(names, integers, index, exact=True)
@@ -109,13 +121,13 @@ class Expressions:
         return None
 
     def evaluated(self, left: Node, right: Node, names: frozenset[str], integers: frozenset[str]) -> bool:
-        agreed = differed = unknown = 0
+        agreed = differed = 0
         for index in range(5 if names else 1):
             point = sample(names, integers, index, exact=False)
             verdict = self.agree_at(left, right, point, may_be_complex=bool(names))
             if verdict is None:
-                unknown += 1
-            elif verdict:
+                continue
+            if verdict:
                 agreed += 1
             elif index < 2 or self.real_difference:
                 if self.real_difference or not names:
@@ -125,13 +137,13 @@ class Expressions:
                 return True
         if differed and not agreed:
             return False
-        if agreed >= 2 or (agreed and not names):
-            return True
-        raise Undecided("no safe points")
+        return agreed >= 2 or (agreed > 0 and not names)
 
     real_difference = False
 
-    def agree_at(self, left: Node, right: Node, point: Mapping[str, Fraction], may_be_complex: bool) -> bool | None:
+    def agree_at(
+        self, left: Node, right: Node, point: Mapping[str, Fraction], may_be_complex: bool
+    ) -> bool | None:
         """Agreement at one point; None where a side has no value there."""
         self.real_difference = False
         values: list[Any] = []
@@ -163,7 +175,8 @@ class Expressions:
         if n.symbols(node) or not n.is_expression(node):
             return None
         try:
-            value = Numeric({}, self.budget).value(node)
+            with numeric.LOCK:
+                value = Numeric({}, self.budget).value(node)
         except (Undefined, Undecided):
             return None
         mp = Numeric({}, self.budget).mp
@@ -184,7 +197,8 @@ class Expressions:
         for index in range(5 if names else 1):
             point = sample(names, integers, index, exact=False)
             try:
-                a, b = (Numeric(point, self.budget).value(side) for side in (left, right))
+                with numeric.LOCK:
+                    a, b = (Numeric(point, self.budget).value(side) for side in (left, right))
             except Undefined:
                 continue
             if b == 0 or a == 0:
@@ -200,6 +214,33 @@ class Expressions:
         self.rule = "equal-evaluated"
         real = abs(mp.im(first)) <= abs(first) * tolerance
         return True, (1 if mp.re(first) > 0 else -1) if real else 0
+
+    def same_zeros(self, left: Node, right: Node) -> bool:
+        """Whether left = 0 and right = 0 are one curve, each linear in some symbol: y = 1/x, xy = 1."""
+        names = n.symbols(left)
+        if names != n.symbols(right) or len(names) < 2:
+            return False
+        return self._zeros_within(left, right, names) and self._zeros_within(right, left, names)
+
+    def _zeros_within(self, inner: Node, outer: Node, names: frozenset[str]) -> bool:
+        """Zeros of `inner`, found by solving for each symbol it is linear in, are zeros of `outer`."""
+        found = 0
+        for name in sorted(names):
+            for index in range(2):
+                point = sample(names, frozenset(), index, exact=True)
+                try:
+                    at = [rational(inner, {**point, name: Fraction(k)}, self.budget) for k in (1, 2, 3)]
+                    if None in at or at[0] - 2 * at[1] + at[2] != 0 or at[1] == at[0]:  # type: ignore[operator]
+                        break
+                    zero = 1 - at[0] / (at[1] - at[0])  # type: ignore[operator]
+                    if rational(outer, {**point, name: zero}, self.budget) != 0:
+                        return False
+                    found += 1
+                except Undefined:
+                    continue
+        if found:
+            self.rule = "equal-symbolic"
+        return found >= 2
 
     def _exact_factor(
         self, left: Node, right: Node, names: frozenset[str], integers: frozenset[str]
@@ -229,5 +270,5 @@ def safely(check: Callable[[], bool]) -> bool:
     """False where a check exceeds its limits: for alternatives that are tried beside the main reading."""
     try:
         return check()
-    except (LimitError, Undecided, Undefined):
+    except (LimitError, ParseError, Undecided, Undefined):
         return False

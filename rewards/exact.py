@@ -170,9 +170,9 @@ def rational_function(name: str, args: list[Fraction]) -> Fraction | None:
             return binomial(top, bottom)
         case "root", [x, degree]:
             return None if degree == 0 else rational_power(x, 1 / degree)
-        case ("max" | "min"), [_, *_]:
+        case (("max" | "min"), [_, *_]):
             return max(args) if name == "max" else min(args)
-        case ("gcd" | "lcm"), [_, *_] if all(x.denominator == 1 for x in args):
+        case (("gcd" | "lcm"), [_, *_]) if all(x.denominator == 1 for x in args):
             return Fraction((math.gcd if name == "gcd" else math.lcm)(*(int(x) for x in args)))
         case "log", [x, base] if x > 0 and base > 0 and base != 1:
             return rational_logarithm(x, base)
@@ -183,7 +183,10 @@ def rational_logarithm(x: Fraction, base: Fraction) -> Fraction | None:
     """log of x where it is an integer."""
     if bits(x) > 4096 or bits(base) > 4096:
         return None
-    guess = round((math.log(x.numerator) - math.log(x.denominator)) / (math.log(base.numerator) - math.log(base.denominator)))
+    guess = round(
+        (math.log(x.numerator) - math.log(x.denominator))
+        / (math.log(base.numerator) - math.log(base.denominator))
+    )
     return Fraction(guess) if rational_power(base, Fraction(guess)) == x else None
 
 

@@ -1,19 +1,22 @@
+# ruff: noqa: RUF001  (Chinese punctuation and the minus sign are meant)
 """The answer in a prediction: boxes, `####` lines, phrases, delimited mathematics, last number.
 
 Every search is one forward pass with regular expressions that cannot backtrack over more than a bounded
-number of characters, so the time is linear in the text, which is cut to its last 200,000 characters.
+number of characters, so the time is linear in the text, which is cut to its last 100,000 characters.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rewards.limits import TEXT_TAIL, LimitError, ParseError
-from rewards.nodes import Text
+from rewards.nodes import Listing, Measure, Node, Relation, Text, walk
 from rewards.parser import parse
 from rewards.unicode import to_latex
 from rewards.verdict import Mode
+from rewards.wordsets import word_set
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +39,23 @@ class Box:
     content: str
 
 
-_BOX_TOKEN = re.compile(r"\\(?:[a-zA-Z]{0,12}boxed|fbox|framebox)(?![a-zA-Z])\s*|\x08oxed(?=\{)|\\.|[{}]", re.DOTALL)
-_UNBRACED = re.compile(r"(?:[-+]?\d[\d,]*(?:\.\d+)?|\\[dt]?frac\s?(?:\d\s?\d|\{[^{}]{1,40}\}\s?\{[^{}]{1,40}\}))(?![\w{])")
+_BOX_TOKEN = re.compile(
+    r"\\{1,2}(?:[a-zA-Z]{0,12}boxed|fbox|framebox)(?![a-zA-Z])\s*|\x08oxed(?=\{)|\\.|[{}]", re.DOTALL
+)
+_UNBRACED = re.compile(
+    r"(?:[-+]?\d[\d,]*(?:\.\d+)?|\\[dt]?frac\s?(?:\d\s?\d|\{[^{}]{1,40}\}\s?\{[^{}]{1,40}\}))(?![\w{])"
+)
 _JOIN_NOISE = re.compile(r"\\(?:quad|qquad|text|mathrm|textbf|,|;|:|!|\(|\)|\[|\]|\\)|[\s${}&~*]")
 _JOINS = frozenset({"", ",", ";", "and", "or", ",and", ",or"})
-_STOP_TOKENS = ("<|im_end|>", "<|im_start|>", "<|endoftext|>", "<|eot_id|>", "<|end|>", "</s>", "<|end_of_text|>")
+_STOP_TOKENS = (
+    "<|im_end|>",
+    "<|im_start|>",
+    "<|endoftext|>",
+    "<|eot_id|>",
+    "<|end|>",
+    "</s>",
+    "<|end_of_text|>",
+)
 _THINK_ENDS = ("</think>", "</thinking>", "<|/think|>")
 
 
@@ -118,26 +133,46 @@ def marked(text: str) -> str | None:
 
 _PHRASE = re.compile(
     r"(?:answers?|ans|result|solution)\b\**\s{0,3}(?:\([^()\n]{0,30}\)\s?)?(?:\*\*)?\s{0,3}"
-    r"(?:is indeed|is therefore|is thus|is simply|is equal to|is given by|is|are|was|equals|would be|should be|must be|[:：=])"
+    r"(?:is indeed|is therefore|is thus|is simply|is equal to|is given by|is|are|was|equals"
+    r"|would be|should be|must be|[:：=])"
     r"|答案\s{0,3}(?:应该是|应为|就是|是|为|等于|[:：])|(?:^|\n)\s{0,3}(?:\*\*)?A(?:\*\*)?:",
     re.IGNORECASE,
 )
 _STRONG_PHRASE = re.compile(r"answers?\b|ans\b|答案|A:", re.IGNORECASE)
 _SENTENCE_END = re.compile(
-    r"\.\s|\.\*|\.$|\n|。|！|；|\bI hope\b|\bbecause\b|\bsince\b|,\s(?:which|so|as|where|because|since|but|not)\b|<\|",
+    r"(?<!\.)\.(?:\s|\*|$)|\n|。|！|；|\bI hope\b|\bbecause\b|\bsince\b"
+    r"|,\s(?:which|so|as|where|because|since|but|not)\b|<\|",
     re.IGNORECASE,
 )
-_MATH = re.compile(r"\$\$([^$]{1,2000})\$\$|\$([^$\n]{1,1000})\$|\\\(((?:[^\\]|\\[^)]){1,1000}?)\\\)|\\\[((?:[^\\]|\\[^\]]){1,2000}?)\\\]")
+_OPENERS = re.compile(r"\$\$|\$|\\\(|\\\[")
+_CLOSERS = {"$$": "$$", "$": "$", "\\(": "\\)", "\\[": "\\]"}
+_SEGMENT_CHARS = 2000
+_WORDS = re.compile(r"(?<![\\a-zA-Z{])[a-zA-Z]{2,}|[\u4e00-\u9fff]|\n")
+_TEXT_WRAPPER = re.compile(r"\\(?:text|mathrm|textbf|mbox)\s?\{([^{}]{0,200})\}")
 _BOLD = re.compile(r"\*\*([^*\n]{1,200})\*\*")
 _NUMBER = re.compile(
     r"(?<![\w\\^_{.,/])(?:(?<![\d)\]}])[-+−]\s?)?[$€£]?\s?"
     r"(?:\d{1,3}(?: \d{3})*\s\d{1,9}/\d{1,9}"
     r"|\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d{1,3}(?: \d{3})+(?![\d/])(?:\.\d+)?|\d{1,300},\d{1,2}(?![\d,])"
     r"|\d{1,300}(?:\.\d{1,300})?(?:\s?/\s?\d{1,300})?|\.\d{1,300})"
-    r"(?:\s?(?:\\?%|percent\b|pct\b|°))?|-?\\[dt]?frac\{[^{}]{1,40}\}\{[^{}]{1,40}\}|-?\d{0,20}\\sqrt\{[^{}]{1,40}\}"
+    r"(?:\s?(?:\\?%|percent\b|pct\b|°))?"
+    r"|-?\\[dt]?frac\{[^{}]{1,40}\}\{[^{}]{1,40}\}|-?\d{0,20}\\sqrt\{[^{}]{1,40}\}"
 )
-_CODE = re.compile(r"__\w|\blambda\b|\bimport\b|\bopen\s?\(|\bexec\b|\beval\b|\bos\.|\bsys\.|\bsubprocess\b|\bgetattr\b|globals\(\)")
-_NOT_ANSWERS = frozenset("correct right wrong incorrect helpful not yes clear useful as follows unknown unclear complete".split())
+_CHOICE_START = re.compile(r"(?:\\text(?:bf)?\{)?\(?([A-J])[).:]\}?(?=\s|$|\*)")
+_CODE = re.compile(
+    r"__\w|\blambda\b|\bimport\b|\bopen\s?\(|\bexec\b|\beval\b|\bos\.|\bsys\.|\bsubprocess\b|\bgetattr\b|globals\(\)"
+    r"|\\(?:write|input|immediate)|\bsystem\s?\("
+)
+_HEDGES = word_set("i not cannot unable sorry know we you")
+_DISCOURSE = re.compile(
+    r"\A(?:(?:so|thus|hence|therefore|then|finally|we (?:get|have|find|obtain)"
+    r"|it is|it's|equal to|indeed)(?: that)?,?\s+){1,3}",
+    re.IGNORECASE,
+)
+_SPELT_OUT = re.compile(r"(?<=\d)\s\([A-Za-z][A-Za-z -]{2,40}\)$")
+_NOT_ANSWERS = word_set(
+    "correct right wrong incorrect helpful clear useful as follows unknown unclear complete"
+)
 
 
 def readable(text: str, words: int = 4) -> bool:
@@ -151,26 +186,75 @@ def readable(text: str, words: int = 4) -> bool:
         return False
     if isinstance(node, Text):
         found = node.words.split()
-        return len(found) <= words and found[0] not in _NOT_ANSWERS
-    return True
+        return len(found) <= words and found[0] not in _NOT_ANSWERS and not _HEDGES & set(found)
+    return not prose(node)
+
+
+def prose(node: Node) -> bool:
+    """Words where an answer has none: "Therefore, x = 16", "Total: 5". A name before "=" is allowed."""
+    match node:
+        case Listing(items, _):
+            kinds = {isinstance(item, Text) for item in items}
+            return len(kinds) > 1 or any(prose(item) for item in items)
+        case Relation((Text(words), *rest), ("=", *_)):
+            return len(words.split()) > 4 or any(prose(item) for item in rest)
+        case Measure(_, words):
+            if len(words) > 6 or _HEDGES & {word.lower() for word in words}:
+                return True
+    return any(isinstance(item, Text) for item in walk(node)) and not isinstance(node, Text)
 
 
 def trimmed(text: str) -> str:
-    return text.strip().strip("*_\"'`").strip().rstrip(".,;:!。").strip().strip("*").strip()
+    text = text.strip().strip("_\"'`").strip()
+    if text[:1] == text[-1:] == "*":
+        text = text.strip("*")
+    text = _DISCOURSE.sub("", text)
+    if not text.endswith((r"\ldots", "..", "…")):
+        text = text.rstrip(".,;:。").strip()
+    if text[:1] == text[-1:] == "*":
+        text = text.strip("*").strip()
+    whole = next(segments(text), None) if text[:1] in ("$", "\\") and len(text) <= _SEGMENT_CHARS else None
+    return whole.content if whole and (whole.start, whole.end) == (0, len(text)) else text
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Delimited mathematics: its span with the delimiters, and what is between them."""
+
+    start: int
+    end: int
+    content: str
+
+
+def segments(text: str, at: int = 0) -> Iterator[Segment]:
+    """`$..$`, `$$..$$`, `\\(..\\)`, `\\[..\\]` from left to right; an opener without a closer is skipped."""
+    while opener := _OPENERS.search(text, at):
+        close = _CLOSERS[opener.group()]
+        end = text.find(close, opener.end(), opener.end() + _SEGMENT_CHARS)
+        content = text[opener.end() : end] if end >= 0 else ""
+        if not content.strip() or (close == "$" and ("\n" in content or content.endswith("\\"))):
+            at = opener.end()
+            continue
+        at = end + len(close)
+        yield Segment(opener.start(), at, content.strip())
 
 
 def from_tail(tail: str) -> str | None:
     """The answer at the start of what follows "the answer is"."""
     tail = tail[:1500].lstrip(" \t\r\n:：*_>")
-    if not tail:
+    if not tail or tail.startswith("not "):
         return None
-    first = _MATH.match(tail)
-    end = _SENTENCE_END.search(tail, first.end() if first else 0)
-    sentence = trimmed(tail[: end.start() if end else len(tail)])
+    first = next(segments(tail), None)
+    first = first if first and first.start == 0 else None
+    end = _SENTENCE_END.search(tail, first.end if first else 0)
+    sentence = _SPELT_OUT.sub("", trimmed(tail[: end.start() if end else len(tail)]))
     if readable(sentence):
         return sentence
-    if first and readable(content := next(group for group in first.groups() if group is not None)):
-        return content
+    if first and readable(first.content):
+        return first.content
+    choice = _CHOICE_START.match(tail)
+    if choice:
+        return choice.group(1)
     number = _NUMBER.match(tail)
     if number and number.group().strip():
         return number.group().strip()
@@ -182,11 +266,16 @@ def from_tail(tail: str) -> str | None:
 
 
 def phrase(text: str) -> tuple[str, int, bool] | None:
-    """The answer that the last usable phrase announces, where the phrase ends, and whether it says "answer"."""
+    """What the last usable phrase announces, where the phrase ends, and whether it says "answer"."""
     for match in reversed(list(_PHRASE.finditer(text))[-8:]):
-        value = from_tail(text[match.end() : match.end() + 1500])
+        strong = bool(_STRONG_PHRASE.search(match.group()))
+        rest = text[match.end() : match.end() + 1500]
+        end = _SENTENCE_END.search(rest)
+        if not strong and end and re.search(r"\d", rest[end.end() :]):
+            continue  # "the result is 5. Then ..." announces a step
+        value = from_tail(rest)
         if value is not None:
-            return value, match.end(), bool(_STRONG_PHRASE.search(match.group()))
+            return value, match.end(), strong
     return None
 
 
@@ -194,23 +283,34 @@ def last_value(text: str) -> str | None:
     """Whatever ends last of delimited mathematics, bold text and numbers."""
     if _CODE.search(text):
         return None
-    best: tuple[int, str] | None = None
-    spans: list[tuple[int, int]] = []
-    segments = list(_MATH.finditer(text))[-40:]
-    for match in segments:
-        spans.append(match.span())
-        content = next(group for group in match.groups() if group is not None)
-        if readable(content):
-            best = (match.end(), content.strip())
+    if not _WORDS.search(text):  # one unreadable expression supplies no number from its inside
+        return None
+    found = list(segments(text))
+    best: tuple[int, str] | None = next(
+        ((segment.end, segment.content) for segment in reversed(found[-40:]) if readable(segment.content)),
+        None,
+    )
     for match in list(_BOLD.finditer(text))[-10:]:
-        if readable(match.group(1), words=3) and (best is None or match.end() > best[0]):
+        if (
+            "nswer" not in match.group(1)
+            and readable(match.group(1), words=3)
+            and (best is None or match.end() > best[0])
+        ):
             best = (match.end(), trimmed(match.group(1)))
-    tail_start = spans[-1][1] if spans else 0
-    for match in _NUMBER.finditer(text, max(0, len(text) - 20_000)):
-        inside = any(start <= match.start() < end for start, end in spans[-3:]) if match.start() < tail_start else False
-        if not inside and match.group().strip() and (best is None or match.end() > best[0]):
+    start = max(0, len(text) - 20_000)
+    for match in _NUMBER.finditer(blanked(text, found), start):
+        if match.group().strip() and (best is None or match.end() > best[0]):
             best = (match.end(), match.group().strip())
     return best[1] if best else None
+
+
+def blanked(text: str, found: list[Segment]) -> str:
+    """`text` with its delimited mathematics replaced by spaces."""
+    parts, at = [], 0
+    for segment in found:
+        parts += [text[at : segment.start], " " * (segment.end - segment.start)]
+        at = segment.end
+    return "".join(parts) + text[at:]
 
 
 def lenient(text: str) -> Candidate | None:
@@ -222,7 +322,7 @@ def lenient(text: str) -> Candidate | None:
             value = spoken[0]
             if any(char.isdigit() for char in value) and readable(value, words=0):
                 return Candidate(value)
-        return joined(text, found)
+        return unspoken(joined(text, found))
     tagged = text.rfind("<answer>")
     if tagged >= 0:
         content = text[tagged + 8 :].split("</answer>", 1)[0].strip()
@@ -234,13 +334,30 @@ def lenient(text: str) -> Candidate | None:
     hashes = marked(text)
     if hashes is not None:
         return Candidate(hashes)
-    whole = trimmed(text)
-    if "\n" not in whole and len(whole) <= 300 and not _CODE.search(whole) and readable(whole):
-        return Candidate(whole)
     if spoken:
         return Candidate(spoken[0])
+    whole = trimmed(text)
+    if (
+        "\n" not in whole
+        and len(whole) <= 300
+        and not _CODE.search(whole)
+        and not _BOLD.search(whole)
+        and readable(whole)
+    ):
+        return Candidate(whole)
+    if len(whole) <= 80 and "\n" not in whole and _CHOICE_START.match(whole):
+        return Candidate(whole)
     value = last_value(text)
     return Candidate(value) if value else None
+
+
+def unspoken(candidate: Candidate) -> Candidate:
+    """A box that holds a sentence, "The answer is 5", stands for the answer in it."""
+    content = candidate.text
+    if candidate.parts or "nswer" not in content or len(content) > 1000:
+        return candidate
+    spoken = phrase(_TEXT_WRAPPER.sub(r"\1", content))
+    return Candidate(spoken[0]) if spoken else candidate
 
 
 def find(prediction: str, mode: Mode) -> Candidate | None:
@@ -253,7 +370,7 @@ def find(prediction: str, mode: Mode) -> Candidate | None:
         return found
     found_boxes = boxes(text)
     if found_boxes:
-        return joined(text, found_boxes)
+        return unspoken(joined(text, found_boxes))
     hashes = marked(text)
     return Candidate(hashes) if hashes is not None else None
 
@@ -265,4 +382,6 @@ def find_gold(gold: str) -> str:
     if found:
         candidate = joined(gold, found)
         return candidate.group if candidate.parts and not candidate.hedged else candidate.text
-    return (marked(gold) or "") if "####" in gold else gold.strip()
+    if "####" in gold:
+        return marked(gold) or ""
+    return gold.replace("\\boxed", "").replace("\\fbox", "").strip()

@@ -7,10 +7,10 @@ from functools import lru_cache
 
 from rewards import nodes as n
 from rewards.answers import Decision, compare, read, string_key
+from rewards.canonical import canonical, expand_signs
 from rewards.extraction import Candidate, find, find_gold
 from rewards.limits import ANSWER_CHARS, Undecided
 from rewards.nodes import Node
-from rewards.structure import canonical, expand_signs
 from rewards.unicode import to_latex
 from rewards.verdict import Mode, Outcome
 
@@ -26,6 +26,11 @@ class NeedsSymbolic(Exception):
 @lru_cache(maxsize=4096)
 def _compare_cached(gold: str, given: str) -> Decision:
     return compare(gold, given)
+
+
+def clear_cache() -> None:
+    """Forget all comparisons, for measurements."""
+    _compare_cached.cache_clear()
 
 
 def compare_cached(gold: str, given: str, symbolic: Symbolic | None) -> Decision:
@@ -53,16 +58,16 @@ def decide(candidate: Candidate, gold: str, symbolic: Symbolic | None) -> Decisi
         together = compare_cached(gold, candidate.group, symbolic)
         if together.equal:
             return together
-    if decision.equal and candidate.hedged:
-        if not all(compare_cached(gold, part, symbolic).equal for part in candidate.parts):
-            return Decision(False, "hedged")
-    return decision
+    if not (decision.equal and candidate.hedged):
+        return decision
+    sure = all(compare_cached(gold, part, symbolic).equal for part in candidate.parts)
+    return decision if sure else Decision(False, "hedged")
 
 
 def judge(prediction: str, gold: str, mode: Mode, symbolic: Symbolic | None = None) -> Judgement:
-    """Outcome, extracted answer and rule. Raises NeedsSymbolic where only sympy could tell and it is not given."""
+    """Outcome, extracted answer and rule. Raises NeedsSymbolic where only sympy, not given, could tell."""
     expected = find_gold(gold)
-    if not expected.strip(" .,;:$\\{}()[]\n\t"):
+    if not expected.strip(" .,;:$\\{}()[]\n\t") and "\\{" not in expected:
         return "bad_gold", None, "empty-gold"
     candidate = find(prediction, mode)
     if mode == "lenient" and len(prediction) <= ANSWER_CHARS:

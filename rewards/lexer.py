@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass
 
 from rewards.limits import ANSWER_CHARS, DIGITS, NESTING, LimitError, ParseError
-from rewards.units import BARE_UNITS
+from rewards.units import BARE_UNITS, NUMBER_WORDS
+from rewards.wordsets import word_set
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,39 +19,58 @@ class Token:
     gap: bool = False
 
 
-FUNCTIONS = frozenset(
-    "sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc sinh cosh tanh coth sech csch asin acos "
-    "atan arcsinh arccosh arctanh asinh acosh atanh log ln lg exp sqrt cbrt abs floor ceil max min gcd lcm det "
-    "deg binom factorial Re Im arg sgn sign tg ctg arctg".split()
+FUNCTIONS = word_set(
+    "sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc sinh cosh tanh coth sech csch asin "
+    "acos atan arcsinh arccosh arctanh asinh acosh atanh log ln lg exp sqrt cbrt abs floor ceil max min gcd "
+    "lcm det deg binom factorial Re Im arg sgn sign tg ctg arctg"
 )
-_PLAIN_CONSTANTS = {"pi": "pi", "infinity": "infty", "infty": "infty", "inf": "infty", "oo": "infty", "tau": "tau"}
-_GREEK = frozenset(
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau phi chi psi omega".split()
+_PLAIN_CONSTANTS = {
+    "pi": "pi",
+    "infinity": "infty",
+    "infty": "infty",
+    "inf": "infty",
+    "oo": "infty",
+    "tau": "tau",
+}
+_GREEK = word_set(
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau phi chi psi omega"
+)
+_SHORT_WORDS = word_set(
+    "odd the yes no all any not for red may jan feb mar apr jun jul aug sep oct nov dec mon tue wed thu fri "
+    "sat sun are is of to if it per pct none"
 )
 _JOINERS = frozenset({"and", "or"})
-_DROPPED = frozenset(
+_ALIASES = {
+    "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "dbinom": "binom", "tbinom": "binom", "dots": "ldots",
+    "cdots": "ldots", "dotsc": "ldots", "dotsb": "ldots",
+}  # fmt: skip
+_DROPPED = word_set(
     "left right big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr Biggl Biggr middle displaystyle textstyle "
     "scriptstyle quad qquad limits nolimits mathstrut strut hfill hfil nobreak allowbreak bf rm it sf tt cal "
-    "normalfont bfseries itshape mathord mathrel mathbin mathopen mathclose large Large small tiny normalsize "
-    "protect relax noindent thinspace enspace thickspace medspace negthinspace nonumber notag boldmath "
-    "par unboldmath centering".split()
+    "normalfont bfseries itshape mathord mathrel mathbin mathopen mathclose large Large small tiny "
+    "normalsize protect relax noindent thinspace enspace thickspace medspace negthinspace nonumber notag "
+    "boldmath "
+    "par unboldmath centering"
 )
-_UNWRAPPED = frozenset(
-    "mathbf mathit mathsf mathtt boldsymbol bm pmb mathcal mathscr mathfrak mathnormal overline underline boxed "
-    "fbox framebox ensuremath vec hat bar tilde widehat overrightarrow widetilde dot ddot mathop mathinner "
-    "cancel bcancel".split()
+_UNWRAPPED = word_set(
+    "mathbf mathit mathsf mathtt boldsymbol bm pmb mathcal mathscr mathfrak mathnormal overline underline "
+    "boxed fbox framebox ensuremath vec hat bar tilde widehat overrightarrow widetilde dot ddot mathop "
+    "mathinner "
+    "cancel bcancel"
 )
-_TEXTUAL = frozenset(
+_TEXTUAL = word_set(
     "text textbf textit textrm textnormal mbox mathrm operatorname textsf texttt hbox emph textup textsc "
-    "operatorname*".split()
+    "operatorname*"
 )
-_SKIPPED_WITH_ARGUMENT = frozenset("hspace vspace label tag phantom vphantom hphantom color hspace*".split())
+_SKIPPED_WITH_ARGUMENT = word_set("hspace vspace label tag phantom vphantom hphantom color hspace*")
 _BACKSLASH_SYMBOL = {
-    "%": ("op", "%"), "$": ("cmd", "$"), "{": ("cmd", "{"), "}": ("cmd", "}"), "|": ("cmd", "|"), "&": ("op", "&amp"),
+    "%": ("op", "%"), "$": ("cmd", "currency:dollar"), "{": ("cmd", "{"), "}": ("cmd", "}"),
+    "|": ("cmd", "|"),
+    "&": ("op", "&amp"),
     "\\": ("cmd", "\\"), "_": ("op", "_"), "#": ("op", "#"),
 }  # fmt: skip
 
-_GROUP_SEPARATORS = r"(?:\{,\}|,\s?\\!\s?|\\,|\\ |\{\s?,\s?\}|\\;|\\:|~)"
+_GROUP_SEPARATORS = r"(?:,\s?\\!\s?|\\,|\\ |\s?\{\s?,\s?\}\s?|\\;|\\:|~)"
 _LATEX_GROUPS = re.compile(rf"\d{{1,3}}(?:{_GROUP_SEPARATORS}\d{{3}})+(?!\d)")
 _COMMA_GROUPS = re.compile(r"[1-9]\d{0,2}(?:,\d{3})+(?!,?\d)")
 _SPACE_GROUPS = re.compile(r"[1-9]\d{0,2}(?: \d{3})+(?![\d/]| \d)")
@@ -62,8 +82,9 @@ _OVERLINE = re.compile(r"\s*\\(?:overline|bar|dot)\s*(?:\{(\d+)\}|(\d))")
 _PARENTHESISED = re.compile(r"\((\d+)\)")
 _COMMAND = re.compile(r"[A-Za-z]+\*?")
 _LETTERS = re.compile(r"[A-Za-z]+")
+_COMPOUND = re.compile(r"[A-Za-z]{3,8}-[A-Za-z]{3,5}(?![A-Za-z])")
 _WORD = re.compile(r"[^\W\d_]+(?:[-'.][^\W\d_]+)*\.?")
-_DOTS = re.compile(r"\.{2,}|\\ldots|\\dots|\\cdots|\\dotsc|\\dotsb")
+_DOTS = re.compile(r"\.{3,}|\\ldots|\\dots|\\cdots|\\dotsc|\\dotsb")
 _ENVIRONMENT = re.compile(r"\s*\{([a-zA-Z]+\*?)\}")
 _COLUMNS = re.compile(r"\s*\{[lcr|@{}\s]*\}")
 _TWO_CHARACTER = {"**", "<=", ">=", "!=", "==", "=>", "=<", "->", "<>", "||"}
@@ -144,11 +165,11 @@ class Lexer:
             following = self.text[self.at + 1 : self.at + 2]
             self.at += 1
             if following.isdigit() and self.text.count("$") % 2:  # a currency sign, not a math delimiter
-                self.emit("cmd", "$")
+                self.emit("cmd", "currency:dollar")
             return
         if char in "€£¥":
-            self.emit("word", {"€": "euro", "£": "sterling", "¥": "yen"}[char])
-        elif char in "`\"":
+            self.emit("cmd", "currency:" + {"€": "euro", "£": "sterling", "¥": "yen"}[char])
+        elif char in '`"':
             self.gap = True
         else:
             self.emit("op", char)
@@ -249,8 +270,7 @@ class Lexer:
         elif name in ("begin", "end"):
             self.environment(name)
         else:
-            for alias, target in (("dfrac", "frac"), ("tfrac", "frac"), ("cfrac", "frac"), ("dbinom", "binom"), ("tbinom", "binom")):
-                name = target if name == alias else name
+            name = _ALIASES.get(name, name)
             if name in ("langle", "lbrack", "lfloor", "lceil", "lbrace"):
                 self.depth += 1
             elif name in ("rangle", "rbrack", "rfloor", "rceil", "rbrace"):
@@ -298,11 +318,26 @@ class Lexer:
             return
         end = self.closing(self.at)
         content = self.text[self.at + 1 : end]
+        stripped = content.strip(" ~")
         self.at = end + 1
+        if (
+            stripped[:1] == "("
+            and stripped[-1:] == ")"
+            and stripped[1:-1].replace(" ", "").isalpha()
+            and len(stripped) > 3
+        ):
+            content = stripped[1:-1]  # 5 \\text{ (metres)}
         inner = Lexer(content.replace("~", " "), self.thousands, self.level + 1)
         inner.depth = self.depth
-        stripped = content.strip(" ~")
-        if name in ("operatorname", "operatorname*", "mathrm") and (stripped in FUNCTIONS or stripped in ("e", "i", "d")):
+        follows_value = bool(self.tokens) and (
+            self.tokens[-1].kind == "num" or self.tokens[-1].text in ("}", ")")
+        )
+        is_unit = follows_value and stripped in ("min", "sec", "deg")
+        if (
+            name in ("operatorname", "operatorname*", "mathrm")
+            and not is_unit
+            and (stripped in FUNCTIONS or stripped in ("e", "i", "d"))
+        ):
             self.emit("cmd", stripped) if stripped in FUNCTIONS else self.emit("name", stripped)
             return
         tokens = inner.text_run()
@@ -363,10 +398,17 @@ class Lexer:
             self.emit("word", run.lower() + ".m.")
             self.at = end + re.match(r"\.\s?m\b\.?", self.text[end : end + 4]).end()  # type: ignore[union-attr]
             return
+        compound = _COMPOUND.match(self.text, self.at)
+        if compound and all(part in NUMBER_WORDS for part in compound.group().lower().split("-")):
+            self.at = compound.end()
+            self.emit("word", compound.group())
+            return
         self.at = end
         low = run.lower()
         if low in _JOINERS:
             self.emit("word", low)
+        elif run in ("US", "HK", "NT") and self.text[end : end + 3].lstrip().lstrip("\\").startswith("$"):
+            self.gap = True
         elif run in FUNCTIONS:
             self.emit("cmd", run)
         elif low in _PLAIN_CONSTANTS:
@@ -377,6 +419,8 @@ class Lexer:
             self.emit("cmd", "cup")
         elif low == "in" and self.tokens and self.text[self.at :].lstrip()[:1] in ("[", "(", "{"):
             self.emit("cmd", "in")
+        elif low == "in" and self.tokens and self.tokens[-1].kind == "num":
+            self.emit("word", "in")
         elif len(run) == 1:
             self.emit("name", run)
         elif (low in BARE_UNITS and self.tokens) or self.is_word(run):
@@ -386,9 +430,15 @@ class Lexer:
 
     @staticmethod
     def is_word(run: str) -> bool:
+        if run.lower() in NUMBER_WORDS or run.lower() in _SHORT_WORDS:
+            return True
         if len(run) >= 4:
-            return not any(run.startswith(f) and len(run) - len(f) <= 1 for f in ("sin", "cos", "tan", "log", "sqrt"))
-        return len(run) == 3 and not run.islower()
+            return not any(
+                run.startswith(f) and len(run) - len(f) <= 1 for f in ("sin", "cos", "tan", "log", "sqrt")
+            )
+        return (len(run) == 3 and not run.islower()) or (
+            len(run) == 2 and run[0].isupper() and run[1].islower()
+        )
 
     def split(self, run: str) -> None:
         for function in ("sin", "cos", "tan", "cot", "sec", "csc", "log", "ln", "sqrt"):

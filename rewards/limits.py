@@ -7,7 +7,7 @@ process slow, large or stuck. Sizes are generous for answers people write; the l
 
 from __future__ import annotations
 
-TEXT_TAIL = 200_000
+TEXT_TAIL = 100_000
 """Characters of a prediction that are searched for an answer, counted from its end."""
 ANSWER_CHARS = 4_096
 NESTING = 64

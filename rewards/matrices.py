@@ -1,4 +1,4 @@
-"""Matrix arithmetic on trees: sums, products, small powers, transposes and determinants of written matrices."""
+"""Matrix arithmetic on trees: sums, products, small powers, transposes, determinants."""
 
 from __future__ import annotations
 
@@ -75,7 +75,8 @@ def _product(factors: list[Node]) -> Node:
             matrix = factor.rows
         else:
             matrix = _multiply(matrix, factor.rows)
-    assert matrix is not None
+    if matrix is None:
+        raise LimitError("power of a matrix")
     if not scalars:
         return n.Matrix(matrix)
     scale = scalars[0] if len(scalars) == 1 else n.Mul(tuple(scalars))
@@ -83,11 +84,11 @@ def _product(factors: list[Node]) -> Node:
 
 
 def _multiply(left: Rows, right: Rows) -> Rows:
-    if len(left[0]) != len(right):
+    if any(len(row) != len(right) for row in left):
         raise ParseError("matrix shapes")
-    if max(len(left), len(right), len(right[0])) > _SIDE:
+    if max(len(left), len(right), *(len(row) for row in right)) > _SIDE:
         raise LimitError("matrix")
-    columns = list(zip(*right, strict=True))
+    columns: list[tuple[Node, ...]] = list(zip(*right, strict=True))
     result = tuple(
         tuple(n.Add(tuple(n.Mul((a, b)) for a, b in zip(row, column, strict=True))) for column in columns)
         for row in left
@@ -98,15 +99,18 @@ def _multiply(left: Rows, right: Rows) -> Rows:
 
 
 def determinant(rows: Rows) -> Node:
-    if len(rows) != len(rows[0]):
+    if any(len(row) != len(rows) for row in rows):
         raise ParseError("determinant")
     if len(rows) > 4:
         raise LimitError("determinant")
     if len(rows) == 1:
-        return rows[0][0]
+        ((entry,),) = rows
+        return entry
     terms: list[Node] = []
-    for column, entry in enumerate(rows[0]):
-        minor = tuple(row[:column] + row[column + 1 :] for row in rows[1:])
+    table = list(rows)
+    first, rest = table[0], table[1:]
+    for column, entry in enumerate(first):
+        minor = tuple(row[:column] + row[column + 1 :] for row in rest)
         term = n.Mul((entry, determinant(minor)))
         terms.append(n.negate(term) if column % 2 else term)
     return n.Add(tuple(terms))

@@ -243,4 +243,9 @@ EXPRESSIONS = (Num, Sym, Const, Add, Mul, Pow, Func, PlusMinus, Fold)
 
 def is_expression(node: Node) -> bool:
     """True for what has one value (or two, with a plus-minus sign): no list, set, relation or text."""
-    return all(isinstance(n, EXPRESSIONS) for n in walk(node))
+    return all(isinstance(n, EXPRESSIONS) and not is_set_name(n) for n in walk(node))
+
+
+def is_set_name(node: Node) -> bool:
+    """R, Z, the empty set ...: constants that are no numbers."""
+    return isinstance(node, Const) and node.name not in ("pi", "e", "i", "oo")

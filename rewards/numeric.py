@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import zlib
 from collections.abc import Mapping
@@ -12,11 +13,23 @@ from rewards import nodes as n
 from rewards.exact import Budget, based_value, rational
 from rewards.limits import MAGNITUDE_BITS, TERMS, LimitError, Undecided, Undefined
 from rewards.nodes import Node
+from rewards.wordsets import word_set
 
 DIGITS = 50
 _ARGUMENT_BITS = 1 << 12
 """Largest binary exponent of the argument of a periodic function, reduced at that many bits."""
 _LOCAL = threading.local()
+LOCK = threading.RLock()
+"""Held while mpmath works: the contexts are ours, but its caches of constants are shared by all threads."""
+
+
+def _fresh_lock() -> None:
+    """A forked child must not wait for a lock that a thread of its parent held."""
+    global LOCK
+    LOCK = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_fresh_lock)
 
 
 def context(digits: int = DIGITS) -> Any:
@@ -72,6 +85,8 @@ class Numeric:
                 return +mp.pi
             case n.Const("e"):
                 return +mp.e
+            case n.Const("oo"):
+                raise Undefined("infinity in an expression")
             case n.Const("i"):
                 return mp.mpc(0, 1)
             case n.Add(terms):
@@ -124,7 +139,7 @@ class Numeric:
         if name in ("max", "min") and values and all(self.mp.im(v) == 0 for v in values):
             return (max if name == "max" else min)(self.mp.re(v) for v in values)
         if len(values) != 1:
-            raise Undecided(name)
+            raise Undefined(name)
         try:
             return self.checked(self.unary(name, values[0]))
         except (ZeroDivisionError, ValueError, OverflowError) as error:
@@ -167,7 +182,7 @@ class Numeric:
                 return mp.arg(x)
             case "sign":
                 return mp.sign(x)
-        raise Undecided(name)
+        raise Undefined(name)
 
     def rounded(self, name: str, x: Any) -> Any:
         if self.mp.im(x) != 0:
@@ -220,10 +235,10 @@ class Numeric:
         return result
 
 
-_PERIODIC = frozenset("sin cos tan cot sec csc".split())
-_EXPONENTIAL = frozenset("sinh cosh tanh coth sech csch exp".split())
-_PLAIN = frozenset("arcsin arccos arctan arccot arcsec arccsc arcsinh arccosh arctanh".split())
+_PERIODIC = word_set("sin cos tan cot sec csc")
+_EXPONENTIAL = word_set("sinh cosh tanh coth sech csch exp")
+_PLAIN = word_set("arcsin arccos arctan arccot arcsec arccsc arcsinh arccosh arctanh")
 _MPMATH = {
-    "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arccot": "acot", "arcsec": "asec", "arccsc": "acsc",
-    "arcsinh": "asinh", "arccosh": "acosh", "arctanh": "atanh",
+    "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arccot": "acot", "arcsec": "asec",
+    "arccsc": "acsc", "arcsinh": "asinh", "arccosh": "acosh", "arctanh": "atanh",
 }  # fmt: skip

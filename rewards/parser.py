@@ -12,7 +12,8 @@ from rewards import nodes as n
 from rewards.lexer import Token, tokenize
 from rewards.limits import NESTING, NODES, LimitError, ParseError
 from rewards.nodes import Node
-from rewards.units import NUMBER_WORDS, is_unit
+from rewards.units import NUMBER_WORDS, SCALES
+from rewards.wordsets import word_set
 
 RELATIONS = {
     "=": "=", "==": "=", "!=": "!=", "<>": "!=", "<": "<", ">": ">", "<=": "<=", ">=": ">=", "=<": "<=",
@@ -20,17 +21,26 @@ RELATIONS = {
     "ge": ">=", "geq": ">=", "geqslant": ">=", "geqq": ">=", "approx": "~", "simeq": "~", "doteq": "~",
     "thickapprox": "~", "in": "in", "equiv": "=", "coloneqq": "=",
 }  # fmt: skip
-_SET_OPS = {"cup": "union", "bigcup": "union", "cap": "intersection", "setminus": "difference", "backslash": "difference"}
+_SET_OPS = {
+    "cup": "union",
+    "bigcup": "union",
+    "cap": "intersection",
+    "setminus": "difference",
+    "backslash": "difference",
+}
 _TIMES = frozenset({"*", "cdot", "times", "ast", "bullet", "star"})
 _OVER = frozenset({"/", "div", "slash"})
-_UNREADABLE = frozenset(
-    "to rightarrow mapsto implies Rightarrow Leftrightarrow iff therefore because not notin subset subseteq forall "
-    "exists mid parallel perp sim cong land lor wedge vee oplus otimes circ prime pmod bmod mod over atop if & "
-    "longrightarrow Longrightarrow leftarrow uparrow downarrow stackrel overset underset underbrace overbrace".split()
+_UNREADABLE = word_set(
+    "to rightarrow mapsto implies Rightarrow Leftrightarrow iff therefore because not notin subset subseteq "
+    "forall exists mid parallel perp sim cong land lor wedge vee oplus otimes circ prime pmod bmod mod over "
+    "atop if & longrightarrow Longrightarrow leftarrow uparrow downarrow stackrel overset underset underbrace"
 )
-_FILLERS = frozenset("approximately about approx around exactly roughly only just".split())
+_FILLERS = word_set("approximately about approx around exactly roughly only just")
 _PERCENT_WORDS = frozenset({"percent", "percentage", "pct", "percents"})
-_PREFIXES = frozenset({"therefore", "implies", "Rightarrow", "because", "so"})
+_ENDS = word_set(
+    "pm mp minus } rangle rfloor rceil rvert rVert rbrace rbrack colon \\ | % choose mid newline cr"
+)
+_CONSEQUENCES = frozenset({"implies", "Rightarrow", "Longrightarrow", "therefore"})
 
 
 def literal(text: str) -> n.Num:
@@ -155,6 +165,9 @@ class Parser:
                 self.words = []
             ops.append(RELATIONS[self.take().text])
             members.append(self.ratio())
+        if ops and self.accept("pmod", "bmod", "mod"):
+            ops.append("mod")
+            members.append(self.argument(whole_number=True))
         return n.Relation(tuple(members), tuple(ops)) if ops else members[0]
 
     def ratio(self) -> Node:
@@ -220,14 +233,14 @@ class Parser:
             if text in _TIMES:
                 self.at += 1
                 factors.append(self.signed_factor())
-            elif text in _OVER:
-                if self.words:
-                    raise ParseError("division after a unit")
+            elif text in _OVER and not self.words:
                 self.at += 1
                 factors.append(n.Pow(self.signed_factor(), n.MINUS_ONE))
             elif self.is_times_letter():
                 self.at += 1
                 factors.append(self.factor())
+            elif self.scale_word():
+                factors.append(n.number(SCALES[self.take().text.lower()]))
             elif self.unit_words():
                 continue
             elif self.starts_factor():
@@ -250,8 +263,8 @@ class Parser:
         token = self.peek()
         assert token is not None
         whole = factors[-1]
-        after_number = previous.kind == "num" and isinstance(whole, n.Num)
-        if after_number and token.kind == "num":
+        after_number = previous.kind == "num"
+        if isinstance(whole, n.Num) and after_number and token.kind == "num":
             if self.text(1) not in _OVER or (self.peek(2) or token).kind != "num" or whole.places is not None:
                 raise ParseError("two numbers side by side")
             if len(factors) > 1 and self.tokens[self.at - 2].text in _OVER:
@@ -260,7 +273,7 @@ class Parser:
             self.at += 1
             bottom = literal(self.take().text).value
             factors[-1] = self.mixed(whole, top, bottom)
-        elif after_number and token.text == "frac" and token.kind == "cmd":
+        elif isinstance(whole, n.Num) and after_number and token.text == "frac" and token.kind == "cmd":
             fraction = self.factor()
             match fraction:
                 case n.Mul((n.Num(top, None), n.Pow(n.Num(bottom, None), n.MINUS_ONE))) if (
@@ -309,18 +322,17 @@ class Parser:
             or token.text in _OVER
             or token.text in _UNREADABLE
             or token.text.startswith("end:")
-            or token.text in ("pm", "mp", "minus", "}", "rangle", "rfloor", "rceil", "rvert", "rVert", "rbrace", "colon",
-                              "\\", "|", "%", "choose", "rbrack", "mid", "newline", "cr")
-        )  # fmt: skip
+            or token.text in _ENDS
+        )
 
     def unit_words(self) -> bool:
         """Consume one unit word after a value, with its power; False if there is none here."""
         token = self.peek()
         if token is None:
             return False
-        if token.kind == "cmd" and token.text == "$":
+        if token.kind == "cmd" and token.text.startswith("currency:"):
             self.at += 1
-            self.words.append("dollar")
+            self.words.append(token.text[9:])
             return True
         if token.kind == "op" and token.text == "/" and self.words:
             following = self.peek(1)
@@ -365,10 +377,7 @@ class Parser:
             if text == "!":
                 self.at += 1
                 node = n.Func("factorial2" if self.accept("!") else "factorial", (node,))
-            elif text == "%":
-                self.at += 1
-                node = n.Func("percent", (node,))
-            elif self.percent_word():
+            elif text == "%" or self.percent_word():
                 self.at += 1
                 node = n.Func("percent", (node,))
             elif text == "degree":
@@ -379,6 +388,16 @@ class Parser:
                 node = self.based(start)
             else:
                 return node
+
+    def scale_word(self) -> bool:
+        """The "million" of 3 million."""
+        token, before = self.peek(), self.tokens[self.at - 1]
+        return (
+            token is not None
+            and token.kind == "word"
+            and before.kind == "num"
+            and token.text.lower() in SCALES
+        )
 
     def percent_word(self) -> bool:
         token = self.peek()
@@ -398,10 +417,22 @@ class Parser:
         """The power of `base`; degrees, transposes and primes are written as powers too."""
         if self.text() == "circ" or (self.text() == "{" and self.text(1) == "circ" and self.text(2) == "}"):
             self.at += 1 if self.text() == "circ" else 3
+            scale = self.peek()
+            if (
+                scale is not None
+                and scale.kind == "name"
+                and scale.text in ("C", "F")
+                and self.peek(1) is None
+            ):
+                self.at += 1  # a temperature
+                self.words.append({"C": "celsius", "F": "fahrenheit"}[scale.text])
+                return base
             return n.Func("deg", (base,))
         if self.text() in ("prime", "'") or (self.text() == "{" and self.text(1) == "prime"):
             raise ParseError("prime")
-        if self.text() in ("top", "intercal") or (isinstance(base, n.Matrix) and (self.peek() or Token("", "")).text == "T"):
+        if self.text() in ("top", "intercal") or (
+            isinstance(base, n.Matrix) and (self.peek() or Token("", "")).text == "T"
+        ):
             self.at += 1
             return n.Func("transpose", (base,))
         exponent = self.argument(whole_number=True)
@@ -446,10 +477,6 @@ class Parser:
         return node
 
 
-def is_unit_text(node: Node) -> bool:
-    return isinstance(node, n.Text) and is_unit(node.words)
-
-
 def parse(text: str, thousands: bool = True) -> Node:
     """The tree of an answer. Raises ParseError (not mathematics) or LimitError (too large)."""
     tokens = tokenize(text, thousands)
@@ -457,6 +484,10 @@ def parse(text: str, thousands: bool = True) -> Node:
         tokens.pop()
     while tokens and tokens[-1].kind == "cmd" and tokens[-1].text == "\\":
         tokens.pop()
+    for index in range(len(tokens) - 1, -1, -1):
+        if tokens[index].kind == "cmd" and tokens[index].text in _CONSEQUENCES:
+            tokens = tokens[index + 1 :]  # x + 1 = 4 => x = 3 answers x = 3
+            break
     if not tokens:
         raise ParseError("empty")
     parser = Parser(tokens)

@@ -45,7 +45,11 @@ class Worker:
         root = str(Path(__file__).resolve().parent.parent)
         paths = [root, *(p for p in sys.path if p and p != root)]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
-        environment |= {"PYTHONPATH": os.pathsep.join(paths), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+        environment |= {
+            "PYTHONPATH": os.pathsep.join(paths),
+            "CUDA_VISIBLE_DEVICES": "",
+            "OMP_NUM_THREADS": "1",
+        }
         self.process = subprocess.Popen(
             [sys.executable, "-m", "rewards.worker", str(memory_mb)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
@@ -145,7 +149,9 @@ class VerifierPool:
         """Like rewards.verify, with all of the work in a worker."""
         return self._run([(prediction, gold)], mode, timeout)[0]
 
-    def verify_many(self, pairs: Sequence[tuple[str, str]], mode: Mode = "strict", timeout: float = 1.0) -> list[Verdict]:
+    def verify_many(
+        self, pairs: Sequence[tuple[str, str]], mode: Mode = "strict", timeout: float = 1.0
+    ) -> list[Verdict]:
         """Verdicts of (prediction, gold) pairs in their order, on all workers at once."""
         verdicts: list[Verdict | None] = [None] * len(pairs)
         starts = iter(range(0, len(pairs), _BATCH))
@@ -184,7 +190,12 @@ class VerifierPool:
         return verdicts
 
     def _batch(
-        self, worker: Worker, pairs: Sequence[tuple[str, str]], mode: Mode, timeout: float, verdicts: list[Verdict]
+        self,
+        worker: Worker,
+        pairs: Sequence[tuple[str, str]],
+        mode: Mode,
+        timeout: float,
+        verdicts: list[Verdict],
     ) -> Worker | None:
         """Send what fits, append the verdicts that come; None if the worker was lost on the way."""
         requests: list[dict[str, Any]] = []
@@ -208,7 +219,9 @@ class VerifierPool:
                 self.replaced += 1
                 late = isinstance(error, WorkerTimeout)
                 rule = "time-limit" if late else "error:WorkerFailed"
-                verdicts.append(Verdict("timeout" if late else "error", None, rule, time.perf_counter() - start))
+                verdicts.append(
+                    Verdict("timeout" if late else "error", None, rule, time.perf_counter() - start)
+                )
                 return None
             seconds = time.perf_counter() - start
             verdicts.append(Verdict(reply["outcome"], reply["extracted"], reply["rule"], seconds))

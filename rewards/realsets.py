@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rewards import nodes as n
+from rewards.canonical import is_name
 from rewards.equality import Expressions
 from rewards.nodes import Node
 
@@ -68,11 +69,11 @@ class RealSets:
                 return self.inequality(node)
             case n.Listing(items, joiner):
                 parts = [self.pieces(item) for item in items]
-                if joiner == "and":
+                if joiner != "or":
                     found = parts[0]
                     for part in parts[1:]:
                         found = self.intersection(found, part)
-                    if found:
+                    if found:  # conditions that hold together; disjoint ones can only be alternatives
                         return found
                 return self.union(parts)
             case n.Measure(value, _):
@@ -82,9 +83,9 @@ class RealSets:
     def end(self, node: Node, closed: bool) -> End:
         match node:
             case n.Const("oo"):
-                return End(float("inf"), node, False)
+                return End(float("inf"), node, closed)
             case n.Mul((n.Num(value, _), n.Const("oo"))) if value == -1:
-                return End(float("-inf"), node, False)
+                return End(float("-inf"), node, closed)
             case n.Measure(value, _):
                 return self.end(value, closed)
         position = self.expressions.number(node)
@@ -97,7 +98,9 @@ class RealSets:
         return [Piece(end, end)]
 
     def interval(self, low: End, high: End) -> Pieces:
-        if low.position > high.position or (low.position == high.position and not (low.closed and high.closed)):
+        if low.position > high.position or (
+            low.position == high.position and not (low.closed and high.closed)
+        ):
             raise NotReal  # (3, 1) is a point, not an empty interval
         return [Piece(low, high)]
 
@@ -109,15 +112,25 @@ class RealSets:
         members, ops = node.members, node.ops
         if len(members) == 2:
             left, right = members
-            if not isinstance(left, n.Sym):
+            if not isinstance(left, n.Sym | n.Func):
                 left, right, ops = right, left, (_FLIPPED.get(ops[0], "?"),)
+            if isinstance(left, n.Func) and left.name == "abs" and isinstance(left.args[0], n.Sym):
+                return self.absolute(ops[0], right)
             if not isinstance(left, n.Sym):
                 raise NotReal
             return self.half_line(ops[0], right)
-        if len(members) == 3 and isinstance(members[1], n.Sym):
+        if len(members) == 3 and is_name(members[1]):
             first = self.half_line(_FLIPPED.get(ops[0], "?"), members[0])
             return self.intersection(first, self.half_line(ops[1], members[2]))
         raise NotReal
+
+    def absolute(self, op: str, bound: Node) -> Pieces:
+        """|x| < b and |x| > b."""
+        inside = self.intersection(self.half_line("<", bound), self.half_line(">", n.negate(bound)))
+        closed = self.intersection(self.half_line("<=", bound), self.half_line(">=", n.negate(bound)))
+        if op in ("<", "<="):
+            return inside if op == "<" else closed
+        return self.complement(closed if op == ">" else inside)
 
     def half_line(self, op: str, bound: Node) -> Pieces:
         low, high = self.everything()[0].low, self.everything()[0].high
@@ -132,7 +145,9 @@ class RealSets:
 
     def union(self, parts: list[Pieces]) -> Pieces:
         """Sorted and merged: [1,2) and [2,3] make [1,3]."""
-        everything = sorted((p for part in parts for p in part), key=lambda p: (p.low.position, not p.low.closed))
+        everything = sorted(
+            (p for part in parts for p in part), key=lambda p: (p.low.position, not p.low.closed)
+        )
         merged: Pieces = []
         for piece in everything:
             if merged and self.touches(merged[-1].high, piece.low):

@@ -1,4 +1,4 @@
-"""The rules of comparison by shape: lists, points, intervals, equations, units. docs/verifier.md states them."""
+"""Comparison by shape: lists, points, intervals, equations, units. docs/verifier.md states the rules."""
 
 from __future__ import annotations
 
@@ -6,6 +6,19 @@ from fractions import Fraction
 
 from rewards import decimals, matrices
 from rewards import nodes as n
+from rewards.canonical import (
+    assigned,
+    assigned_items,
+    canonical,
+    degrees,
+    expand_signs,
+    is_calculation,
+    is_percent,
+    plain_words,
+    same_variable,
+    strip_percent,
+    unmeasured,
+)
 from rewards.equality import Expressions, safely
 from rewards.exact import Budget
 from rewards.limits import ITEMS, LimitError
@@ -14,151 +27,6 @@ from rewards.realsets import NotReal, Pieces, RealSets
 from rewards.units import conversion
 
 _FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!="}
-_ARTICLES = frozenset({"a", "an", "the"})
-_SYNONYMS = {
-    "no solution": "empty set", "no solutions": "empty set", "no real solution": "empty set",
-    "no real solutions": "empty set", "empty": "empty set", "there are no solutions": "empty set",
-    "all reals": "all real numbers", "real numbers": "all real numbers", "every real number": "all real numbers",
-    "dne": "does not exist", "infinity": "infinite",
-}  # fmt: skip
-
-
-def plain_words(words: str) -> str:
-    kept = [word for word in words.lower().split() if word not in _ARTICLES]
-    joined = " ".join(kept) if kept else words.lower()
-    return _SYNONYMS.get(joined, joined)
-
-
-def is_name(node: Node) -> bool:
-    """What stands left of "=" in an assignment: x, x_1, f(x), AB, |AB|, (x, y), words."""
-    match node:
-        case n.Sym() | n.Text() | n.Const("e" | "i"):
-            return True
-        case n.Func(name, args) if name.startswith("apply:") or name in ("abs", "deg", "norm"):
-            return all(is_name(arg) or isinstance(arg, n.Num) for arg in args)
-        case n.Func("det" | "sin" | "cos" | "tan" | "arg", (n.Sym(),)):
-            return True
-        case n.Seq(_, items, _):
-            return all(isinstance(item, n.Sym | n.Const) for item in items)
-        case n.Mul(factors):
-            letters = [f.name for f in factors if isinstance(f, n.Sym)]
-            return len(letters) == len(factors) and letters[0].isupper()
-        case n.Measure(value, _):
-            return is_name(value)
-    return False
-
-
-def canonical(node: Node) -> Node:
-    """Chains reduced to what they assert, signs of based numbers pulled in, `x in S` to S."""
-    match node:
-        case n.Relation(members, ops) if "~" in ops:
-            cut = ops.index("~")
-            if cut == 0 and is_name(members[0]) and len(members) > 1:
-                return canonical(n.Relation(members[:2], ("=",)))
-            return canonical(members[0] if cut == 0 else n.Relation(members[: cut + 1], ops[:cut]))
-        case n.Relation((first, inside), ("in",)) if is_name(first):
-            return canonical(inside)
-        case n.Relation(members, ops) if all(op == "=" for op in ops):
-            last = members[-1]
-            if all(not n.symbols(m) and not isinstance(m, n.Text) for m in members):
-                return canonical(last)
-            if len(members) > 2 and (is_name(members[0]) or not n.symbols(last)):
-                return canonical(n.Relation((members[0], last), ("=",))) if is_name(members[0]) else canonical(last)
-            if len(members) == 2 and is_name(last) and not is_name(members[0]):
-                return n.Relation((last, canonical(members[0])), ("=",))
-            if len(members) == 2 and is_name(members[0]):
-                return n.Relation((members[0], canonical(last)), ("=",))
-        case n.Listing(items, joiner):
-            return n.Listing(tuple(canonical(item) for item in items), joiner)
-        case n.Mul((n.Num(value, None), n.Based(digits, base))) if value == -1:
-            return n.Based("-" + digits, base)
-        case n.Measure(value, words):
-            inner = canonical(value)
-            if isinstance(inner, n.Relation) and inner.ops == ("=",):
-                return n.Relation((inner.members[0], n.Measure(inner.members[1], words)), ("=",))
-            return n.Measure(inner, words)
-    return node
-
-
-def assigned(node: Node) -> Node | None:
-    """The value of `name = value`, None for anything else."""
-    match node:
-        case n.Relation((name, value), ("=",)) if is_name(name) and not (n.symbols(name) & n.symbols(value)):
-            return value
-        case n.Listing((n.Relation((name, first), ("=",)), *rest), joiner) if is_name(name) and not any(
-            isinstance(item, n.Relation) for item in rest
-        ):
-            return n.Listing((first, *rest), joiner)
-        case n.Measure(value, words):
-            inner = assigned(value)
-            return None if inner is None else n.Measure(inner, words)
-    return None
-
-
-def assigned_items(node: Node) -> tuple[Node, ...] | None:
-    """The values of a list of assignments, in order."""
-    if not isinstance(node, n.Listing):
-        return None
-    values = [assigned(item) for item in node.items]
-    found = [value for value in values if value is not None]
-    return tuple(found) if len(found) == len(values) else None
-
-
-def same_variable(node: Node) -> bool:
-    """x = 1 or x = 2; x_1 = 1, x_2 = 2: values of one unknown, so their order does not matter."""
-    if not isinstance(node, n.Listing):
-        return False
-    names: set[str] = set()
-    for item in node.items:
-        if not isinstance(item, n.Relation) or not isinstance(item.members[0], n.Sym):
-            return False
-        names.add(item.members[0].name.split("_")[0])
-    return len(names) == 1
-
-
-def signs(node: Node, plus: bool) -> Node:
-    """The tree with every plus-minus read as its upper (plus) or lower sign."""
-    match node:
-        case n.PlusMinus(arg, flipped):
-            inner = signs(arg, plus)
-            return inner if plus != flipped else n.negate(inner)
-        case n.Add(terms):
-            return n.Add(tuple(signs(term, plus) for term in terms))
-        case n.Mul(factors):
-            return n.Mul(tuple(signs(factor, plus) for factor in factors))
-        case n.Pow(base, exponent):
-            return n.Pow(signs(base, plus), signs(exponent, plus))
-        case n.Func(name, args):
-            return n.Func(name, tuple(signs(arg, plus) for arg in args))
-        case n.Seq(opener, items, closer):
-            return n.Seq(opener, tuple(signs(item, plus) for item in items), closer)
-        case n.Relation(members, ops):
-            return n.Relation(tuple(signs(member, plus) for member in members), ops)
-        case n.Measure(value, words):
-            return n.Measure(signs(value, plus), words)
-    return node
-
-
-def has_signs(node: Node) -> bool:
-    return any(isinstance(item, n.PlusMinus) for item in n.walk(node))
-
-
-def expand_signs(node: Node) -> Node:
-    if not has_signs(node):
-        return node
-    match node:
-        case n.Listing(items, joiner):
-            return n.Listing(expanded(items), joiner)
-        case n.Braces(items):
-            return n.Braces(expanded(items))
-    return n.Listing((signs(node, True), signs(node, False)), "or")
-
-
-def expanded(items: tuple[Node, ...]) -> tuple[Node, ...]:
-    result: list[Node] = []
-    for item in items:
-        result.extend((signs(item, True), signs(item, False)) if has_signs(item) else (item,))
-    return tuple(result)
 
 
 class Comparison:
@@ -180,6 +48,16 @@ class Comparison:
     def equal(self, gold: Node, given: Node) -> bool:
         """Raises Undecided, Undefined or LimitError where the bounds forbid a decision."""
         self.budget.visit()
+        stated = plain(given)
+        if isinstance(stated, n.Relation):
+            if (
+                "~" in stated.ops
+                and isinstance(plain(gold), n.Relation)
+                and "~" in getattr(plain(gold), "ops", ())
+            ):
+                return self.approximations(plain(gold), stated)
+            if is_calculation(stated):
+                return all(self.equal(gold, member) for member in stated.members)
         gold, given = expand_signs(canonical(gold)), expand_signs(canonical(given))
         if gold == given:
             self.rule = "equal-tree"
@@ -193,6 +71,11 @@ class Comparison:
             return self.expression(gold, given)
         return self.shapes(gold, given)
 
+    def approximations(self, gold: Node, given: n.Relation) -> bool:
+        """2/3 = 0.67 roughly, against the same: both the value and its rounding agree."""
+        assert isinstance(gold, n.Relation)
+        return gold.ops == given.ops and self.pairwise(gold.members, given.members)
+
     def bare(self, gold: Node, given: Node) -> tuple[Node, Node]:
         """Drop `name =` where only one side has it, or both have it for one unknown or in words."""
         left, right = assigned(gold), assigned(given)
@@ -200,9 +83,16 @@ class Comparison:
             return left, given
         if right is not None and left is None and not isinstance(gold, n.Relation):
             return gold, right
-        if left is not None and right is not None and isinstance(gold, n.Relation) and isinstance(given, n.Relation):
+        if (
+            left is not None
+            and right is not None
+            and isinstance(gold, n.Relation)
+            and isinstance(given, n.Relation)
+        ):
             names = gold.members[0], given.members[0]
-            if names[0] == names[1] or any(not isinstance(name, n.Sym) or len(name.name) > 4 for name in names):
+            if names[0] == names[1] or any(
+                not isinstance(name, n.Sym) or len(name.name) > 4 for name in names
+            ):
                 return left, right
         return gold, given
 
@@ -223,7 +113,9 @@ class Comparison:
         right, right_words = unmeasured(given)
         factors = conversion(left_words, right_words)
         if factors is None:
-            if {left_words, right_words} & {("degree",)} and self.radians(left, left_words, right, right_words):
+            if {left_words, right_words} & {("degree",)} and self.radians(
+                left, left_words, right, right_words
+            ):
                 return True
             self.rule = "different"
             return False
@@ -231,16 +123,23 @@ class Comparison:
             left, right = n.Mul((n.number(factors[0]), left)), n.Mul((n.number(factors[1]), right))
         if self.equal(left, right):
             return True
-        return bool({left_words, right_words} & {("degree",)}) and self.radians(left, left_words, right, right_words)
+        return bool({left_words, right_words} & {("degree",)}) and self.radians(
+            left, left_words, right, right_words
+        )
 
-    def radians(self, left: Node, left_words: tuple[str, ...], right: Node, right_words: tuple[str, ...]) -> bool:
+    def radians(
+        self, left: Node, left_words: tuple[str, ...], right: Node, right_words: tuple[str, ...]
+    ) -> bool:
         """90 degrees against pi/2: only where the side without degrees is written with pi."""
         if left_words == right_words:
             return False
         plain = right if left_words == ("degree",) else left
         if not any(item == n.Const("pi") for item in n.walk(plain)):
             return False
-        sides = [n.Func("deg", (s,)) if w == ("degree",) else s for s, w in ((left, left_words), (right, right_words))]
+        sides = [
+            n.Func("deg", (s,)) if w == ("degree",) else s
+            for s, w in ((left, left_words), (right, right_words))
+        ]
         return all(n.is_expression(side) for side in sides) and self.expressions.equal(*sides)
 
     def percents(self, gold: Node, given: Node) -> bool:
@@ -318,11 +217,21 @@ class Comparison:
                 return True
             self.rule = "different"
         for ordered, other in (sides, sides[::-1]):
-            if isinstance(ordered, n.Seq) and isinstance(other, n.Listing) and ordered.open + ordered.close != "[)":
+            if (
+                isinstance(ordered, n.Seq)
+                and isinstance(other, n.Listing)
+                and ordered.open + ordered.close != "[)"
+            ):
                 values = None if same_variable(other) else assigned_items(other)
                 if (ordered.open + ordered.close) in ("()", "[]", "<>"):
                     return self.pairwise(ordered.items, values or other.items)
                 return False
+        if (
+            isinstance(given, n.Listing)
+            and given.joiner == "or"
+            and not isinstance(gold, n.Listing | n.Braces)
+        ):
+            return all(self.equal(gold, item) for item in given.items)  # one value, said twice
         lists = [self.items(side) for side in sides]
         if lists[0] is None or lists[1] is None:
             return False
@@ -342,24 +251,23 @@ class Comparison:
             return node.items
         if isinstance(node, n.Const) and node.name == "empty":
             return ()
-        if isinstance(node, n.Seq | n.SetOp | n.Matrix) or (isinstance(node, n.Relation) and assigned(node) is None):
+        if isinstance(node, n.Seq | n.SetOp | n.Matrix) or (
+            isinstance(node, n.Relation) and assigned(node) is None
+        ):
             return (node,)
         return (assigned(node) or node,)
 
     def sequences(self, gold: n.Seq, given: n.Seq) -> bool:
         brackets = {gold.open + gold.close, given.open + given.close}
-        if len(brackets) > 1 and brackets != {"()", "<>"}:
-            if "[]" not in brackets or "<>" not in brackets:
-                return self.as_sets(gold, given) if len(gold.items) == 2 else False
+        if len(brackets) > 1 and brackets not in ({"()", "<>"}, {"[]", "<>"}):
+            return len(gold.items) == 2 and self.as_sets(gold, given)
         return self.pairwise(gold.items, given.items)
 
     def matrix(self, gold: Node, given: Node) -> bool:
-        rows = [entries(side) for side in (gold, given)]
-        if rows[0] is None or rows[1] is None:
-            if n.is_expression(gold) and n.is_expression(given) and rows == [None, None]:
-                return self.expressions.equal(gold, given)
-            return False
-        left, right = rows
+        left, right = entries(gold), entries(given)
+        if left is None or right is None:
+            scalars = n.is_expression(gold) and n.is_expression(given) and left is right
+            return scalars and self.expressions.equal(gold, given)
         if [len(row) for row in left] != [len(row) for row in right]:
             return False
         return self.pairwise(tuple(e for row in left for e in row), tuple(e for row in right for e in row))
@@ -369,7 +277,11 @@ class Comparison:
         sides = [(side.digits, side.base) if isinstance(side, n.Based) else (digits_of(side), None)
                  for side in (gold, given)]  # fmt: skip
         (left, left_base), (right, right_base) = sides
-        same = left == right and left is not None and (None in (left_base, right_base) or left_base == right_base)
+        same = (
+            left == right
+            and left is not None
+            and (None in (left_base, right_base) or left_base == right_base)
+        )
         self.rule = "equal-digits" if same else "different"
         return same
 
@@ -377,6 +289,8 @@ class Comparison:
         left, right = ((side.items if isinstance(side, n.Ratio) else (side, n.ONE)) for side in (gold, given))
         if len(left) != len(right) or not all(n.is_expression(item) for item in (*left, *right)):
             return False
+        if n.ZERO in left or n.ZERO in right:  # a time of day, or no ratio at all
+            return self.pairwise(left, right)
         return all(
             self.expressions.equal(n.Mul((left[0], b)), n.Mul((a, right[0])))
             for a, b in zip(left[1:], right[1:], strict=True)
@@ -398,7 +312,10 @@ class Comparison:
         """Left minus right of one is a constant times that of the other; a negative one turns < into >."""
         if not all(n.is_expression(member) for member in (*gold.members, *given.members)):
             return False
-        same, sign = self.expressions.factor(n.difference(*gold.members), n.difference(*given.members))
+        left, right = n.difference(*gold.members), n.difference(*given.members)
+        same, sign = self.expressions.factor(left, right)
+        if not same and gold.ops == given.ops == ("=",) and self.expressions.same_zeros(left, right):
+            return True
         if not same:
             self.rule = "different"
             return False
@@ -423,7 +340,10 @@ class Comparison:
             for end, other in ((a.low, b.low), (a.high, b.high)):
                 if end.closed != other.closed:
                     return False
-                if end.position in (float("inf"), float("-inf")) or other.position in (float("inf"), float("-inf")):
+                if end.position in (float("inf"), float("-inf")) or other.position in (
+                    float("inf"),
+                    float("-inf"),
+                ):
                     if end.position != other.position:
                         return False
                 elif not self.expression(plain(end.node), plain(other.node)):
@@ -465,45 +385,6 @@ def infinite(node: Node) -> int:
         case n.Mul((n.Num(value, _), n.Const("oo"))):
             return 1 if value > 0 else -1
     return 0
-
-
-def degrees(node: Node) -> bool:
-    match node:
-        case n.Func("deg", _):
-            return True
-        case n.Mul((n.Num(value, _), n.Func("deg", _))) if value == -1:
-            return True
-    return False
-
-
-def unmeasured(node: Node) -> tuple[Node, tuple[str, ...]]:
-    match node:
-        case n.Measure(value, words):
-            inner, more = unmeasured(value)
-            return inner, more or words
-        case n.Func("deg", (arg,)):
-            return arg, ("degree",)
-        case n.Mul((n.Num(value, _), n.Func("deg", (arg,)))) if value == -1:
-            return n.negate(arg), ("degree",)
-    return node, ()
-
-
-def is_percent(node: Node) -> bool:
-    match node:
-        case n.Func("percent", _):
-            return True
-        case n.Mul((n.Num(value, _), n.Func("percent", _))) if value == -1:
-            return True
-    return False
-
-
-def strip_percent(node: Node) -> Node:
-    match node:
-        case n.Func("percent", (arg,)):
-            return arg
-        case n.Mul((n.Num(value, _), n.Func("percent", (arg,)))) if value == -1:
-            return n.negate(arg)
-    return node
 
 
 def inequalities(node: Node) -> bool:

@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001  (telling these characters apart is what this file is for)
 """Unicode to the ASCII and LaTeX spelling that the lexer reads."""
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ _LATEX = {
     "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "∠": r"\angle ", "△": r"\triangle ", "∆": r"\Delta ",
     "∑": r"\sum ", "∏": r"\prod ", "∫": r"\int ", "…": r"\ldots ", "⋯": r"\cdots ", "′": "'", "″": "''",
     "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}", "ℚ": r"\mathbb{Q}", "ℂ": r"\mathbb{C}",
-    "−": "-", "–": "-", "‒": "-", "—": "-", "―": "-", "﹣": "-", "－": "-", "⁻": "^-", "˗": "-", "‐": "-", "‑": "-",
-    "，": ",", "、": ",", "。": ".", "．": ".", "：": ":", "；": ";", "（": "(", "）": ")", "［": "[", "］": "]",
-    "｛": "{", "｝": "}", "％": "%", "＄": "$", "＝": "=", "＜": "<", "＞": ">", "＋": "+", "／": "/", "∕": "/",
-    "⁄": "/", "∶": ":", "﹕": ":", "，": ",", "’": "'", "‘": "'", "“": '"', "”": '"', "∣": "|", "¬": r"\neg ",
+    "−": "-", "–": "-", "‒": "-", "—": "-", "―": "-", "﹣": "-", "－": "-", "⁻": "^-", "˗": "-",
+    "‐": "-", "‑": "-",
+    "，": ",", "、": ",", "。": ".", "．": ".", "：": ":", "；": ";", "（": "(", "）": ")", "［": "[",
+    "］": "]",
+    "｛": "{", "｝": "}", "％": "%", "＄": "$", "＝": "=", "＜": "<", "＞": ">", "＋": "+", "／": "/",
+    "∕": "/",
+    "⁄": "/", "∶": ":", "﹕": ":", "’": "'", "‘": "'", "“": '"', "”": '"', "∣": "|", "¬": r"\neg ",
     "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "δ": r"\delta ", "ε": r"\epsilon ", "θ": r"\theta ",
     "λ": r"\lambda ", "μ": r"\mu ", "π": r"\pi ", "ρ": r"\rho ", "σ": r"\sigma ", "τ": r"\tau ",
     "φ": r"\phi ", "ϕ": r"\phi ", "ω": r"\omega ", "η": r"\eta ", "ζ": r"\zeta ", "ξ": r"\xi ",
@@ -27,7 +31,9 @@ _LATEX = {
 }  # fmt: skip
 _SUPERSCRIPTS = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿⁱ", "0123456789+-ni", strict=True))
 _SUBSCRIPTS = dict(zip("₀₁₂₃₄₅₆₇₈₉₊₋ₙ", "0123456789+-n", strict=True))
-_INVISIBLE = frozenset("\u200b\u200c\u200d\u200e\u200f\u2060\ufeff\u00ad\u202a\u202b\u202c\u2066\u2067\u2068\u2069")
+_INVISIBLE = frozenset(
+    "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff\u00ad\u202a\u202b\u202c\u2066\u2067\u2068\u2069"
+)
 OVERRIDES = frozenset("\u202d\u202e")
 """Bidirectional overrides: text holding one may read differently from what it says."""
 

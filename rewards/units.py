@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+from rewards.wordsets import word_list, word_set
+
 F = Fraction
 
 # name: (dimension, factor to the base unit of that dimension, spellings)
@@ -46,11 +48,11 @@ _TABLE: tuple[tuple[str, Fraction, str], ...] = (
     ("volume-us", F(1, 16), "cup"),
     ("area-acre", F(1), "acre"),
     ("area-hectare", F(1), "hectare ha"),
-    ("speed-mph", F(1), "mph"),
-    ("speed-kmh", F(1), "kph kmh"),
     ("clock-am", F(1), "am a.m."),
     ("clock-pm", F(1), "pm p.m."),
-    ("base-temperature", F(1), "celsius fahrenheit kelvin"),
+    ("celsius", F(1), "celsius"),
+    ("fahrenheit", F(1), "fahrenheit"),
+    ("kelvin", F(1), "kelvin"),
     ("energy", F(1), "j joule"),
     ("power", F(1), "w watt"),
     ("force", F(1), "n newton"),
@@ -63,34 +65,43 @@ for _dimension, _factor, _spellings in _TABLE:
         if len(_word) > 2 and "." not in _word:
             _UNITS[_word + "s"] = (_dimension, _factor)
 
-_GENERIC = frozenset("unit units".split())
+_GENERIC = word_set("unit units")
 _POWERS = {"square": 2, "sq": 2, "squared": 2, "cubic": 3, "cu": 3, "cubed": 3}
-BARE_UNITS = frozenset(
-    "mm cm dm km ft yd mi mg kg lb lbs oz hr min sec ml mph am pm usd eur deg rad inch inches feet foot "
-    "yard yards mile miles meter meters gram grams hour hours day days week weeks month months year years "
-    "dollar dollars cent cents euro euros degree degrees unit units second seconds minute minutes".split()
+BARE_UNITS = word_set(
+    "sq cu mm cm dm km ft yd mi mg kg lb lbs oz hr min sec ml mph am pm usd eur deg rad inch inches feet "
+    "foot yard yards mile miles meter meters gram grams hour hours day days week weeks month months year "
+    "years "
+    "dollar dollars cent cents euro euros degree degrees unit units second seconds minute minutes"
 )
 """Words that are units, not products of letters, when they stand outside \\text{}."""
 
-_ONES = (
+_ONES = word_list(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
     "seventeen eighteen nineteen"
-).split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+)
+_TENS = word_list("twenty thirty forty fifty sixty seventy eighty ninety")
 NUMBER_WORDS: dict[str, int] = {word: value for value, word in enumerate(_ONES)}
 NUMBER_WORDS |= {word: 20 + 10 * index for index, word in enumerate(_TENS)}
 NUMBER_WORDS |= {"hundred": 100, "thousand": 1000, "million": 10**6}
 SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 
 
+_SPEEDS = {"mph": ("mile", "per", "hour"), "kph": ("km", "per", "hour"), "kmh": ("km", "per", "hour")}
+
+
+def spelt_out(words: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(part for word in words for part in _SPEEDS.get(word.lower(), (word,)))
+
+
 class Unit:
     """Powers of dimensions and the factor to their base units; None for nouns and "units"."""
 
-    __slots__ = ("dimensions", "factor")
+    __slots__ = ("dimensions", "factor", "top")
 
-    def __init__(self, dimensions: dict[str, int], factor: Fraction) -> None:
+    def __init__(self, dimensions: dict[str, int], factor: Fraction, top: Fraction) -> None:
         self.dimensions = dimensions
         self.factor = factor
+        self.top = top  # the factor without what follows "per"
 
 
 def read_unit(words: tuple[str, ...]) -> Unit | None:
@@ -99,10 +110,10 @@ def read_unit(words: tuple[str, ...]) -> Unit | None:
     A word of the form "^3" raises the unit before it; "square" and "cubic" raise the one after.
     """
     dimensions: dict[str, int] = {}
-    factor = F(1)
+    factor = top = F(1)
     power, sign = 1, 1
     last: tuple[str, Fraction, int] | None = None
-    for raw in words:
+    for raw in spelt_out(words):
         word = raw.lower().strip(".,") if raw not in ("a.m.", "p.m.") else raw
         if word.startswith("^") and word[1:].isdigit() and last is not None:
             extra = (int(word[1:]) % 10 - 1) * last[2]
@@ -119,18 +130,17 @@ def read_unit(words: tuple[str, ...]) -> Unit | None:
             sign = -1
         elif word in _UNITS:
             name, scale = _UNITS[word]
+            if last is not None and last[0] == name and sign == last[2] and power == 1:
+                continue  # "$5 dollars" names its unit twice
             exponent = power * sign
             dimensions[name] = dimensions.get(name, 0) + exponent
             factor *= scale**exponent
+            top *= scale**exponent if exponent > 0 else F(1)
             last = (name, scale, sign)
             power = 1
         elif word in _GENERIC:
             return None
-    return Unit(dimensions, factor) if dimensions else None
-
-
-def is_unit(word: str) -> bool:
-    return word.lower().strip(".,") in _UNITS or word.lower() in _GENERIC
+    return Unit(dimensions, factor, top) if dimensions else None
 
 
 def conversion(gold: tuple[str, ...], given: tuple[str, ...]) -> tuple[Fraction, Fraction] | None:
@@ -143,5 +153,9 @@ def conversion(gold: tuple[str, ...], given: tuple[str, ...]) -> tuple[Fraction,
     if left is None or right is None:
         return F(1), F(1)
     if left.dimensions != right.dimensions:
-        return None
+        dropped = [{k: v for k, v in side.dimensions.items() if v > 0} for side in (left, right)]
+        one_bare = dropped[0] == left.dimensions or dropped[1] == right.dimensions
+        if not (one_bare and dropped[0] == dropped[1]):
+            return None
+        return left.top, right.top  # "$5" and "$5 per day" are compatible
     return left.factor, right.factor

@@ -16,6 +16,8 @@ from rewards.pool import VerifierPool, default_pool
 from rewards.verdict import OUTCOMES, Mode, Verdict
 
 _CHUNK = 2048
+_SYMBOLIC_SHARE = 0.55
+"""Part of the time limit that sympy gets: the rest covers a worker that must be started first."""
 T = TypeVar("T")
 
 
@@ -33,15 +35,16 @@ def verify(prediction: str, gold: str, mode: Mode = "strict", timeout: float = 1
     """Judge one prediction. Never raises, never prints, deterministic, safe in any thread.
 
     Almost every answer is decided in this process within fixed bounds of work; what needs sympy goes to
-    a worker process that is killed after `timeout` seconds (its start, about a second once in the life
-    of this process, not counted).
+    a worker process that is killed so that the verdict comes within `timeout` seconds, on a machine that
+    starts a worker in 0.4 s.
     """
     start = time.perf_counter()
     try:
         outcome, extracted, rule = judge(as_text(prediction), as_text(gold), mode)
     except NeedsSymbolic:
-        verdict = default_pool().verify(as_text(prediction), as_text(gold), mode, timeout)
-        return Verdict(verdict.outcome, verdict.extracted, verdict.rule, time.perf_counter() - start)
+        verdict = default_pool().verify(as_text(prediction), as_text(gold), mode, _SYMBOLIC_SHARE * timeout)
+        extracted = verdict.extracted or extract(as_text(prediction), mode)
+        return Verdict(verdict.outcome, extracted, verdict.rule, time.perf_counter() - start)
     except Exception as error:  # the contract: a failing checker is an outcome of its own, never a 0
         return Verdict("error", None, f"error:{type(error).__name__}", time.perf_counter() - start)
     return Verdict(outcome, extracted, rule, time.perf_counter() - start)
@@ -65,7 +68,10 @@ def verify_many(pairs: Sequence[tuple[str, str]], mode: Mode = "strict", workers
 
 
 def verify_file(
-    input_path: str | os.PathLike[str], output_path: str | os.PathLike[str], mode: Mode = "strict", workers: int = 1
+    input_path: str | os.PathLike[str],
+    output_path: str | os.PathLike[str],
+    mode: Mode = "strict",
+    workers: int = 1,
 ) -> dict[str, int]:
     """Judge JSON lines `id, gold, prediction` (optional `mode`); returns the count of each outcome.
 
