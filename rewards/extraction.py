@@ -1,4 +1,4 @@
-# ruff: noqa: RUF001  (Chinese punctuation and the minus sign are meant)
+
 """The answer in a prediction: boxes, `####` lines, phrases, delimited mathematics, last number.
 
 Every search is one forward pass with regular expressions that cannot backtrack over more than a bounded

@@ -1,4 +1,4 @@
-# ruff: noqa: RUF001  (telling these characters apart is what this file is for)
+
 """Unicode to the ASCII and LaTeX spelling that the lexer reads."""
 
 from __future__ import annotations

@@ -124,11 +124,11 @@ def tiny_run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Tiny
     own = root / "own.jsonl"
     _write_problems(own, {})
     benchmark = f"evaluation.benchmarks=[{{name: own, source: {{source: jsonl, path: {own}}}}}]"
-    _run(write_tiny_recipe(root / "first.yaml", tiny_model, ["iterations.count=0", benchmark]), root / "first")
+    _run(write_tiny_recipe(root / "first.yaml", tiny_model, ["iterations.count=0", "sampling.max_tokens=32", benchmark]), root / "first")
     scores = [r for p in root.glob("first/home/store/score/*/part-*.parquet") for r in pq.read_table(p).to_pylist()]
     _write_problems(own, {r["question"]: r["extracted"] for r in scores})
-    overrides = [f"data.train={{source: jsonl, path: {own}}}", "sampling.n=8", "sampling.batch_size=32"]
-    recipe = write_tiny_recipe(root / "tiny.yaml", tiny_model, [*overrides, "sampling.temperature=0.1"])
+    overrides = [f"data.train={{source: jsonl, path: {own}}}", "sampling.n=8", "sampling.max_tokens=32"]
+    recipe = write_tiny_recipe(root / "tiny.yaml", tiny_model, [*overrides, "sampling.batch_size=32", "sampling.temperature=0.1"])
     return TinyRun(recipe, root / "run", root / "home", _run(recipe, root))
 
 

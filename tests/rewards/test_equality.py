@@ -1,4 +1,4 @@
-# ruff: noqa: RUF001  (unicode spellings are under test)
+
 """Pairs of answers: the same thing said in two ways, and different things that look alike."""
 
 from __future__ import annotations

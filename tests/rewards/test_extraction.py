@@ -1,4 +1,4 @@
-# ruff: noqa: E501, RUF001  (Chinese punctuation is under test)
+
 """Where the answer is found in a prediction, and what is made of several candidates."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# ruff: noqa: E501  (tables of cases)
+
 """Inputs that hang, bloat, crash or take over other graders: a verdict within a second, nothing executed."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# ruff: noqa: E501  (tables of cases)
+
 """The gold answers of MATH: each equals itself and its rewritings, and no near miss or other gold."""
 
 from __future__ import annotations
