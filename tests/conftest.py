@@ -123,12 +123,12 @@ def tiny_run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Tiny
     root = tmp_path_factory.mktemp("run")
     own = root / "own.jsonl"
     _write_problems(own, {})
-    benchmark = f"evaluation.benchmarks=[{{name: own, source: {{source: jsonl, path: {own}}}}}]"
-    _run(write_tiny_recipe(root / "first.yaml", tiny_model, ["iterations.count=0", "sampling.max_tokens=32", benchmark]), root / "first")
+    asked = ["iterations.count=0", f"evaluation.benchmarks=[{{name: own, source: {{source: jsonl, path: {own}}}}}]"]
+    _run(write_tiny_recipe(root / "first.yaml", tiny_model, ["sampling.max_tokens=32", *asked]), root / "first")
     scores = [r for p in root.glob("first/home/store/score/*/part-*.parquet") for r in pq.read_table(p).to_pylist()]
     _write_problems(own, {r["question"]: r["extracted"] for r in scores})
-    overrides = [f"data.train={{source: jsonl, path: {own}}}", "sampling.n=8", "sampling.max_tokens=32"]
-    recipe = write_tiny_recipe(root / "tiny.yaml", tiny_model, [*overrides, "sampling.batch_size=32", "sampling.temperature=0.1"])
+    sampling = [f"sampling.{s}" for s in ("n=8", "max_tokens=32", "batch_size=32", "temperature=0.1")]
+    recipe = write_tiny_recipe(root / "tiny.yaml", tiny_model, [f"data.train={{source: jsonl, path: {own}}}", *sampling])
     return TinyRun(recipe, root / "run", root / "home", _run(recipe, root))
 
 
