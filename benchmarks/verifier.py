@@ -32,6 +32,7 @@ from rewards import answers, judge, verify
 RESULTS = Path(__file__).parent / "results" / "verifier.json"
 Grader = Callable[[str, str], bool]
 _LIMIT_SECONDS = 5
+_OWN_LABELS = "labels by benchmarks/perturbations.py, which this verifier was developed with; peers were not"
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +180,7 @@ def compare(
                 for r in (mine, run)
             ]
             count = sum(case.right == right for case in cases)
-            rows.append(row(f"{name}: {label}", errors[0], errors[1], peer_name, f"of {count}"))
+            rows.append(row(f"{name}: {label}", errors[0], errors[1], peer_name, f"of {count}", _OWN_LABELS))
         agreed = statistics.mean(a == b for a, b in zip(mine.verdicts, run.verdicts, strict=True))
         rows.append(row(f"{name}: verdicts that agree", 100 * agreed, None, peer_name, "%"))
     for index, case in enumerate(cases):
