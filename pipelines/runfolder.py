@@ -11,6 +11,7 @@ import datetime
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,14 +82,18 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Hold the folder; a second process is refused. The lock ends with the process, however it ends."""
         with (self.path / ".lock").open("a+") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                handle.seek(0)
-                raise InputError(
-                    f"run folder {self.path} is in use by process {handle.read().strip() or '?'}: wait for it, "
-                    f"watch it with `ratchet status {self.path}`, or choose another --run-dir"
-                ) from None
+            for last in (False, False, True):  # `ratchet status` holds a shared lock for a moment
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if last:
+                        handle.seek(0)
+                        raise InputError(
+                            f"run folder {self.path} is in use by process {handle.read().strip() or '?'}: wait for it, "
+                            f"watch it with `ratchet status {self.path}`, or choose another --run-dir"
+                        ) from None
+                    time.sleep(0.1)
             handle.truncate(0)
             handle.write(str(os.getpid()))
             handle.flush()

@@ -7,17 +7,42 @@ safetensors, the rest is JSON.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 _PREFIX = "checkpoint-"
+
+
+class SaveError(OSError):
+    """Weights or a checkpoint could not be written; `errno` and `filename` as in OSError."""
+
+
+@contextmanager
+def saving(folder: Path) -> Iterator[Path]:
+    """A new, empty folder to write into; it is removed again when the writing fails.
+
+    Raises SaveError: safetensors tells of a full disk by an error of its own, with the number in its text.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir(parents=True)
+        yield folder
+    except (OSError, SafetensorError) as e:
+        shutil.rmtree(folder, ignore_errors=True)
+        found = re.search(r"os error (\d+)", str(e))
+        number = e.errno if isinstance(e, OSError) else int(found.group(1)) if found else None
+        raise SaveError(number or errno.EIO, str(e), str(folder)) from e
 
 
 def save_checkpoint(
@@ -28,9 +53,6 @@ def save_checkpoint(
     state: Mapping[str, Any],
 ) -> None:
     """Write checkpoint `step` (optimiser steps done) and drop the older ones."""
-    temporary = folder / f".{_PREFIX}{step}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
     tensors = {f"parameter.{name}": p.detach().cpu().contiguous() for name, p in parameters.items()}
     for name, p in parameters.items():
         for field, value in optimizer.state[p].items():
@@ -38,13 +60,14 @@ def save_checkpoint(
     tensors["rng.cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors["rng.cuda"] = torch.cuda.get_rng_state()
-    save_file(tensors, temporary / "state.safetensors")
-    (temporary / "state.json").write_text(json.dumps({"step": step, **state}))
-    for path in temporary.iterdir():
-        _fsync(path)
-    _fsync(temporary)
-    os.rename(temporary, folder / f"{_PREFIX}{step}")
-    _fsync(folder)
+    with saving(folder / f".{_PREFIX}{step}.tmp") as temporary:
+        save_file(tensors, temporary / "state.safetensors")
+        (temporary / "state.json").write_text(json.dumps({"step": step, **state}))
+        for path in temporary.iterdir():
+            _fsync(path)
+        _fsync(temporary)
+        os.rename(temporary, folder / f"{_PREFIX}{step}")
+        _fsync(folder)
     for old in _complete(folder):
         if _step_of(old) < step:
             shutil.rmtree(old)

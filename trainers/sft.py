@@ -18,7 +18,7 @@ from configs.errors import InputError, RatchetError
 from configs.keys import derive_seed
 from configs.rows import Example
 from configs.schema import TrainingSection
-from trainers.checkpoint import load_checkpoint, save_checkpoint
+from trainers.checkpoint import load_checkpoint, save_checkpoint, saving
 from trainers.logits import logits_before
 from trainers.model import load_for_training, save_trained, trainable
 from trainers.schedule import learning_rate
@@ -42,7 +42,7 @@ def train_sft(
 
     Returns one record for each optimiser step: step, epoch, loss (nats a token), learning_rate,
     gradient_norm (before clipping), tokens (completion tokens). The same inputs give the same bytes, also
-    when the training was interrupted.
+    when the training was interrupted. Raises SaveError when the disk is full or not writable.
     """
     if not examples:
         raise InputError("no training examples: nothing was selected")
@@ -71,7 +71,8 @@ def train_sft(
         report({"done": step + 1, "total": len(plan), **record})
         if (step + 1) % settings.checkpoint_every == 0 and step + 1 < len(plan):
             save_checkpoint(work, step + 1, parameters, optimizer, {"history": history})
-    save_trained(model, output, base, dtype)
+    with saving(output):
+        save_trained(model, output, base, dtype)
     return history
 
 

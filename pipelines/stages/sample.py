@@ -31,6 +31,11 @@ class SampleStage:
     def shards(self, task: Task) -> int:
         rows = task.input("problems").manifest()["rows"]
         count = min(task.config["count"] or rows, rows - task.config["offset"])
+        if count <= 0:
+            raise InputError(
+                f"{task.label}: no problems left: there are {rows}, and this iteration begins at {task.config['offset']}; "
+                "set data.train.limit to what the source has, or data.fresh_per_iteration=false"
+            )
         return -(-count // task.config["shard_size"])
 
     def open(self, task: Task) -> ShardRunner:

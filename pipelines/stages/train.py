@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from configs.rows import Example
 from configs.schema import TrainingSection
-from pipelines.files import writing
+from pipelines.files import disk_error, writing
 from pipelines.stage import Report, ShardResult, ShardRunner, Task, register
 from pipelines.store import publish_model
 
@@ -28,6 +27,7 @@ class TrainStage:
         def run(shard: int, report: Report) -> ShardResult:
             import torch
 
+            from trainers.checkpoint import SaveError
             from trainers.sft import metrics_of, train_sft
 
             torch.set_num_threads(task.hints["train_threads"])
@@ -39,12 +39,14 @@ class TrainStage:
                 base, start = (trained, None) if settings.adapter == "full" else (base, trained)
             examples = task.rows("examples", Example)
             output = task.artefact.path / ".model.tmp"
-            shutil.rmtree(output, ignore_errors=True)
             began = time.monotonic()
-            history = train_sft(
-                examples, settings, base=base, dtype=task.config["dtype"], start=start, seed=task.seed("train"),
-                work=task.artefact.work, output=output, report=report,
-            )
+            try:
+                history = train_sft(
+                    examples, settings, base=base, dtype=task.config["dtype"], start=start, seed=task.seed("train"),
+                    work=task.artefact.work, output=output, report=report,
+                )
+            except SaveError as e:
+                raise disk_error(e, Path(e.filename)) from e
             with writing(task.artefact.path / "train.jsonl") as temporary:
                 temporary.write_text("".join(json.dumps(h) + "\n" for h in history))
             publish_model(task.artefact, output)

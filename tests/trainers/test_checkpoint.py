@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainers.checkpoint import load_checkpoint, save_checkpoint
+from trainers.checkpoint import SaveError, load_checkpoint, save_checkpoint
 
 
 def _state() -> tuple[dict[str, torch.nn.Parameter], torch.optim.Optimizer]:
@@ -68,8 +68,10 @@ def test_a_failing_write_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("trainers.checkpoint.save_file", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(SaveError, match="No space") as caught:
         save_checkpoint(tmp_path, 2, parameters, optimizer, {})
+    assert caught.value.errno == 28
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-1"]
     restored, other = _state()
     state = load_checkpoint(tmp_path, restored, other)
     assert state is not None and state["step"] == 1
