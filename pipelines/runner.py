@@ -71,7 +71,10 @@ def _make(
             return True
         count = kind.shards(task)
         missing = work.missing_shards(task, count)
-        folder.event("started", stage=stage.label, key=stage.key, shards=count, missing=len(missing))
+        before = sum(e["event"] == "started" and e.get("key") == stage.key for e in folder.events())
+        folder.event(
+            "started", stage=stage.label, key=stage.key, shards=count, missing=len(missing), attempt=before + 1
+        )
         began = time.monotonic()
         try:
             executor.run(task, missing, reporter.stage(*place, task, count))
