@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import subprocess
 from collections.abc import Callable
@@ -28,7 +29,8 @@ def test_a_disk_that_fills_up_while_training(tiny_recipe: Callable[..., Path], t
 
 def test_a_slice_without_problems_is_said_plainly(tiny_recipe: Callable[..., Path], tmp_path: Path) -> None:
     own = tmp_path / "own.jsonl"
-    own.write_text("".join(f'{{"question": "What is {i} + 1?", "answer": "{i + 1}", "solution": "#### {i + 1}"}}\n' for i in range(4)))
+    rows = [{"question": f"What is {i} + 1?", "answer": str(i + 1), "solution": f"#### {i + 1}"} for i in range(4)]
+    own.write_text("".join(json.dumps(row) + "\n" for row in rows))
     recipe = tiny_recipe(
         f"data.train={{source: jsonl, path: {own}, limit: 16}}", "data.fresh_per_iteration=true", "iterations.count=2"
     )

@@ -25,13 +25,14 @@ def begun(tiny_run: TinyRun, tmp_path: Path) -> tuple[Path, Path]:
 
 def test_an_evaluation_is_a_run_that_can_be_resumed(begun: tuple[Path, Path], tmp_path: Path) -> None:
     home, folder = begun
-    shown = ratchet("eval", str(folder), "--benchmarks", "procedural", "--limit", "3", "--run-dir", "e", home=home, cwd=tmp_path)
+    asked = ("eval", str(folder), "--benchmarks", "procedural", "--limit", "3")
+    shown = ratchet(*asked, "--run-dir", "e", home=home, cwd=tmp_path)
     assert "iteration1" in shown.stdout and "95% interval" in shown.stdout and "prompt: " in shown.stdout
     stages = json.loads((tmp_path / "e" / "plan.json").read_text())["stages"]
     assert not [s for s in stages if s["kind"] == "train"]
     again = ratchet("resume", "e", home=home, cwd=tmp_path)
     assert again.stdout.count("(cached)") == len(stages)
-    first = ratchet("eval", str(folder), "--iteration", "0", "--benchmarks", "procedural", "--limit", "3", home=home, cwd=tmp_path)
+    first = ratchet(*asked, "--iteration", "0", home=home, cwd=tmp_path)
     assert "initial" in first.stdout and "iteration1" not in first.stdout
 
 
