@@ -31,12 +31,32 @@ def is_name(node: Node) -> bool:
             return bool(n.symbols(node))
         case n.Seq(_, items, _):
             return all(isinstance(item, n.Sym | n.Const) for item in items)
+        case n.Ratio(items):
+            return all(is_name(item) for item in items)
+        case n.Mul(factors) if any(isinstance(f, n.Pow) for f in factors):
+            return is_quotient(node)
         case n.Mul(factors):
             letters = [f.name for f in factors if isinstance(f, n.Sym)]
             return len(letters) == len(factors) > 0 and all(letter.isupper() for letter in letters[:1])
         case n.Measure(value, _):
             return is_name(value)
     return False
+
+
+def is_quotient(node: Node) -> bool:
+    """x/y, AB/CD, dy/dx: names over names, which a question asks for as one value."""
+    match node:
+        case n.Mul((top, n.Pow(bottom, n.MINUS_ONE))):
+            differential = [side for side in (top, bottom) if isinstance(side, n.Mul) and side.factors[0] == n.Sym("d")]
+            if len(differential) == 2:
+                return all(len(side.factors) == 2 and isinstance(side.factors[1], n.Sym) for side in differential)
+            return all(is_name(side) and not isinstance(side, n.Text | n.Const | n.Seq) for side in (top, bottom))
+    return False
+
+
+def is_compound_name(node: Node) -> bool:
+    """Names whose order says something: (x, y), x:y, x/y."""
+    return isinstance(node, n.Seq | n.Ratio) or is_quotient(node)
 
 
 def canonical(node: Node) -> Node:
@@ -96,6 +116,8 @@ def defines_itself(name: Node, value: Node) -> bool:
     """x = x + 1 and f(x) = 2 f(x - 1) give no value."""
     if isinstance(name, n.Func) and name.name.startswith("apply:"):
         return any(isinstance(item, n.Func) and item.name == name.name for item in n.walk(value))
+    if is_quotient(name) and "d" in n.symbols(name):  # dy/dx = 2x
+        return "d" in n.symbols(value)
     return bool(n.symbols(name) & n.symbols(value))
 
 

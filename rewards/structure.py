@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from rewards import decimals, matrices
+from rewards import decimals, matrices, solutions
 from rewards import nodes as n
 from rewards.canonical import (
     assigned,
@@ -13,6 +13,7 @@ from rewards.canonical import (
     degrees,
     expand_signs,
     is_calculation,
+    is_compound_name,
     is_percent,
     plain_words,
     same_variable,
@@ -62,6 +63,10 @@ class Comparison:
         if gold == given:
             self.rule = "equal-tree"
             return True
+        verdict = solutions.same(gold, given, self.equal)
+        if verdict is not None:
+            self.rule = "equal-set" if verdict else "different"
+            return verdict
         gold, given = self.bare(gold, given)
         if isinstance(gold, n.Measure) or isinstance(given, n.Measure) or degrees(gold) or degrees(given):
             return self.measures(gold, given)
@@ -90,8 +95,9 @@ class Comparison:
             and isinstance(given, n.Relation)
         ):
             names = gold.members[0], given.members[0]
-            if names[0] == names[1] or any(
-                not isinstance(name, n.Sym) or len(name.name) > 4 for name in names
+            if names[0] == names[1] or (
+                any(not isinstance(name, n.Sym) or len(name.name) > 4 for name in names)
+                and not any(is_compound_name(name) for name in names)
             ):
                 return left, right
         return gold, given
@@ -195,7 +201,7 @@ class Comparison:
             return True
         if any(item == n.Sym("ldots") or item == n.Sym("cdots") for item in (*gold, *given)):
             return False
-        if as_set:
+        if as_set or all(isinstance(item, n.Seq) for item in (*gold, *given)):  # a point listed twice is one
             return self.covered(gold, given) and self.covered(given, gold)
         if len(gold) != len(given):
             return False
