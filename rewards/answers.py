@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
+from rewards import dates
 from rewards import nodes as n
-from rewards.canonical import canonical, plain_words
+from rewards.canonical import canonical, has_signs, independent_signs, plain_words
 from rewards.equality import safely
 from rewards.limits import ANSWER_CHARS, LimitError, ParseError, Undefined
 from rewards.nodes import Node
@@ -31,6 +32,7 @@ _NOT_WORDS = re.compile(r"\$|\\(?:[,;:! ()\[\]]|left|right|quad)|[.,;:!?]+$")
 _PLAIN_COMMA = re.compile(r"\d,\d{3}(?!\d)")
 _DECIMAL_COMMA = re.compile(r"-?(\d+),(\d+)")
 _CHOICE = re.compile(r"\(?([A-Ja-j])\)?[.:,]?|\(([A-Ja-j])\)\W{0,3}(\S.*)|([A-J])[).:]\s?(\S.*)", re.DOTALL)
+_CHOICE_WORD = re.compile(r"(?:option|choice)\s{0,3}:?\s{0,3}(?=\(?[A-Ja-j]\b)", re.IGNORECASE)
 _REVERSED = re.compile(r"([\[\]])([^\[\]()\s,][^\[\]()]{0,200},[^\[\]()]{0,200}[^\[\]()\s,])([\[\]])")
 _DOUBLED = re.compile(r"\\{2,4}(?=[a-zA-Z{}%$])")
 _IMAGINARY = (n.Const("i"), n.Sym("j"))
@@ -143,6 +145,10 @@ def compare(gold: str, given: str, symbolic: Callable[[Node, Node], bool] | None
         return Decision(choice, "equal-choice" if choice else "different")
     if "limit" in (a.problem, b.problem):
         return Decision(False, "limit")
+    day = dates.read(a.text)
+    if day is not None and (other := dates.read(b.text)) is not None:
+        same = dates.same(day, other)
+        return Decision(same, "equal-text" if same else "different")
     if a.words and a.words == b.words and (is_text(a) or is_text(b)):
         return Decision(True, "equal-text")
     if a.node is None or b.node is None:
@@ -189,6 +195,10 @@ def alternatives(a: Answer, b: Answer, gold: Node, given: Node) -> list[tuple[No
     if _PLAIN_COMMA.search(a.text):
         with suppress(ParseError, LimitError):
             found.append((parse(a.text, thousands=False), parse(b.text, thousands=False)))
+    for signed, values in ((gold, given), (given, gold)):
+        combined = independent_signs(signed)
+        if combined is not None and not has_signs(values):
+            found.append((combined, values))
     units = [
         {"i" if item == n.Const("i") else "j" for item in n.walk(side) if item in _IMAGINARY}
         for side in (gold, given)
@@ -227,6 +237,7 @@ def same_decimal_comma(comma: Answer, point: Answer) -> bool:
 def choice_of(answer: Answer) -> tuple[str, str, bool] | None:
     """Letter, what follows it, and whether it is marked as a choice by brackets or \\text."""
     plain = _TEXT_COMMAND.sub(r"\1", answer.text).replace("$", "").replace("\\ ", " ").strip().rstrip(".")
+    plain = _CHOICE_WORD.sub("", plain)
     match = _CHOICE.fullmatch(plain)
     if match is None:
         return None

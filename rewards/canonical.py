@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 from rewards import nodes as n
 from rewards.nodes import Node
 
@@ -50,7 +52,8 @@ def is_quotient(node: Node) -> bool:
             differential = [side for side in (top, bottom) if isinstance(side, n.Mul) and side.factors[0] == n.Sym("d")]
             if len(differential) == 2:
                 return all(len(side.factors) == 2 and isinstance(side.factors[1], n.Sym) for side in differential)
-            return all(is_name(side) and not isinstance(side, n.Text | n.Const | n.Seq) for side in (top, bottom))
+            short = [not isinstance(side, n.Text) or len(side.words) == 2 for side in (top, bottom)]  # the segment NO
+            return all(short) and all(is_name(side) and not isinstance(side, n.Const | n.Seq) for side in (top, bottom))
     return False
 
 
@@ -83,6 +86,8 @@ def canonical(node: Node) -> Node:
                 return n.Relation((last, canonical(members[0])), ("=",))
             if len(members) == 2 and is_name(members[0]):
                 return n.Relation((members[0], canonical(last)), ("=",))
+        case n.Ratio((n.Text(), value)) if not isinstance(value, n.Text):  # a heading, "Solution set: {1, 2}"
+            return canonical(value)
         case n.Listing(items, joiner):
             return n.Listing(tuple(canonical(item) for item in items), joiner)
         case n.Mul((n.Num(value, None), n.Based(digits, base))) if value == -1:
@@ -163,6 +168,19 @@ def signs(node: Node, plus: bool) -> Node:
         case n.Measure(value, words):
             return n.Measure(signs(value, plus), words)
     return node
+
+
+def independent_signs(node: Node) -> n.Listing | None:
+    """Every choice of the signs of a sum with several of them: the four values of \\pm 1 \\pm 2i."""
+    if not isinstance(node, n.Add):
+        return None
+    free = [isinstance(term, n.PlusMinus) and not term.flipped for term in node.terms]
+    if not 2 <= sum(free) <= 3 or sum(map(has_signs, node.terms)) != sum(free):
+        return None
+    choices = [
+        (signs(term, True), signs(term, False)) if both else (term,) for term, both in zip(node.terms, free, strict=True)
+    ]
+    return n.Listing(tuple(n.Add(terms) for terms in product(*choices)))
 
 
 def has_signs(node: Node) -> bool:

@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from rewards import dates
+from rewards.answers import single_escaped
 from rewards.limits import TEXT_TAIL, LimitError, ParseError
 from rewards.nodes import Listing, Measure, Node, Relation, Text, walk
 from rewards.parser import parse
@@ -21,11 +23,16 @@ from rewards.wordsets import word_set
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An answer text. `parts` are the contents of the boxes joined to it, itself last; `hedged`: by "or"."""
+    """An answer text. `parts` are the contents of the boxes joined to it, itself last; `hedged`: by "or".
+
+    `spread` are the boxes of its sentence where words stand between them, `labels` the names before them.
+    """
 
     text: str
     parts: tuple[str, ...] = ()
     hedged: bool = False
+    spread: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
 
     @property
     def group(self) -> str:
@@ -46,6 +53,22 @@ _UNBRACED = re.compile(
     r"(?:[-+]?\d[\d,]*(?:\.\d+)?|\\[dt]?frac\s?(?:\d\s?\d|\{[^{}]{1,40}\}\s?\{[^{}]{1,40}\}))(?![\w{])"
 )
 _JOIN_NOISE = re.compile(r"\\(?:quad|qquad|text|mathrm|textbf|,|;|:|!|\(|\)|\[|\]|\\)|[\s${}&~*]")
+_BREAK = re.compile(
+    r"\n|[.!?](?:\s|$)|[+*/^<>|]|\}\{|\s-\s"
+    r"|\\(?:implies|Rightarrow|to|rightarrow|therefore|neq?|approx|cdot|times|div|pm|mp|colon)(?![a-zA-Z])"
+)
+_PLAIN_WORDS = re.compile(r"[a-z]+(?:'t)?")
+_NAME_BEFORE = re.compile(
+    r"(?<![A-Za-z\\])([A-Za-z](?:_(?:\w|\{\w{1,4}\}))?)\$?\s{0,2}(?:=|is|equals)\s{0,2}(?:\$|\\\()?\s{0,2}\Z"
+)
+_TURN = word_set(
+    "or then next so thus hence therefore gives giving yields implies because since but not no isn't never wait hmm "
+    "actually instead maybe perhaps possibly probably either neither unless if when than rather correct corrected "
+    "correction wrong mistake error should would could might guess try alternatively otherwise equals becomes simplifies "
+    "means from to again check finally later step plus minus times"
+)
+"""Words between two boxes that make the first a step, a guess or a mistake, not a part of the answer."""
+_SPREAD_BOXES = 9
 _JOINS = frozenset({"", ",", ";", "and", "or", ",and", ",or"})
 _STOP_TOKENS = (
     "<|im_end|>",
@@ -106,20 +129,38 @@ def boxes(text: str) -> list[Box]:
     return found
 
 
+def sentence_boxes(text: str, found: list[Box]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Boxes of the last sentence with plain words between them, and the name that stands before each."""
+    chain = [found[-1]]
+    for box in reversed(found[-_SPREAD_BOXES:-1]):
+        between = text[box.end : chain[0].start]
+        if len(between) > 80 or _BREAK.search(between) or _TURN & set(_PLAIN_WORDS.findall(between.lower())):
+            break
+        if "=" in between and not _NAME_BEFORE.search(between):
+            break
+        chain.insert(0, box)
+    if not 1 < len(chain) < _SPREAD_BOXES:
+        return (), ()
+    names = [_NAME_BEFORE.search(text[max(0, box.start - 40) : box.start]) for box in chain]
+    labels = tuple(name.group(1) for name in names if name)
+    return tuple(box.content.strip(" $") for box in chain), labels if len(labels) == len(chain) else ()
+
+
 def joined(text: str, found: list[Box]) -> Candidate:
     """The last box, with the boxes before it that nothing but "," "and" "or" or space separates from it."""
     last = found[-1]
     parts, hedged = [last.content.strip(" $")], False
+    spread, labels = sentence_boxes(text, found)
     for before, after in zip(reversed(found[:-1]), reversed(found[1:]), strict=True):
         between = text[before.end : after.start]
         join = _JOIN_NOISE.sub("", between).lower().rstrip(".") if len(between) <= 80 else "far"
-        if join not in _JOINS or len(parts) >= 64:
+        if join not in _JOINS or "}{" in between or len(parts) >= 64:
             break
         hedged = hedged or join.endswith("or")
         parts.append(before.content.strip(" $"))
     if len(set(parts)) == 1:
-        return Candidate(last.content)
-    return Candidate(last.content, tuple(reversed(parts)), hedged)
+        return Candidate(last.content, spread=spread, labels=labels)
+    return Candidate(last.content, tuple(reversed(parts)), hedged, spread, labels)
 
 
 def marked(text: str) -> str | None:
@@ -132,7 +173,7 @@ def marked(text: str) -> str | None:
 
 
 _PHRASE = re.compile(
-    r"(?:answers?|ans|result|solution)\b\**\s{0,3}(?:\([^()\n]{0,30}\)\s?)?(?:\*\*)?\s{0,3}"
+    r"(?:answers?|ans|result|solution|(?:correct|right) (?:option|choice))\b\**\s{0,3}(?:\([^()\n]{0,30}\)\s?)?(?:\*\*)?\s{0,3}"
     r"(?:is indeed|is therefore|is thus|is simply|is equal to|is given by|is|are|was|equals"
     r"|would be|should be|must be|[:：=])"
     r"|答案\s{0,3}(?:应该是|应为|就是|是|为|等于|[:：])|(?:^|\n)\s{0,3}(?:\*\*)?A(?:\*\*)?:",
@@ -147,11 +188,11 @@ _SENTENCE_END = re.compile(
 _OPENERS = re.compile(r"\$\$|\$|\\\(|\\\[")
 _CLOSERS = {"$$": "$$", "$": "$", "\\(": "\\)", "\\[": "\\]"}
 _SEGMENT_CHARS = 2000
-_WORDS = re.compile(r"(?<![\\a-zA-Z{])[a-zA-Z]{2,}|[\u4e00-\u9fff]|\n")
+_WORDS = re.compile(r"(?<![\\a-zA-Z{])[^\W\d_]{2,}|[\u4e00-\u9fff]|\n")
 _TEXT_WRAPPER = re.compile(r"\\(?:text|mathrm|textbf|mbox)\s?\{([^{}]{0,200})\}")
 _BOLD = re.compile(r"\*\*([^*\n]{1,200})\*\*")
 _NUMBER = re.compile(
-    r"(?<![\w\\^_{.,/])(?:(?<![\d)\]}])[-+−]\s?)?[$€£]?\s?"
+    r"(?<![A-Za-z0-9_\\^{.,/])(?:(?<![\d)\]}])[-+−]\s?)?[$€£]?\s?"
     r"(?:\d{1,3}(?: \d{3})*\s\d{1,9}/\d{1,9}"
     r"|\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d{1,3}(?: \d{3})+(?![\d/])(?:\.\d+)?|\d{1,300},\d{1,2}(?![\d,])"
     r"|\d{1,300}(?:\.\d{1,300})?(?:\s?/\s?\d{1,300})?|\.\d{1,300})"
@@ -159,6 +200,11 @@ _NUMBER = re.compile(
     r"|-?\\[dt]?frac\{[^{}]{1,40}\}\{[^{}]{1,40}\}|-?\d{0,20}\\sqrt\{[^{}]{1,40}\}"
 )
 _CHOICE_START = re.compile(r"(?:\\text(?:bf)?\{)?\(?([A-J])[).:]\}?(?=\s|$|\*)")
+_LETTER = re.compile(r"(?:[a-z]{1,12} ){0,2}\(?([A-J])\)?(?=[,;](?!\s?\(?[A-J0-9]\b)|\.(?:\s|$)|$)")
+_OPTION = re.compile(
+    r"\b(?i:option|choice)\s\(?([A-J])\)?(?=\sis\s(?:the\s)?(?:correct|right|best)\b|\s?\.?\s{0,3}\Z)"
+    r"|\b(?i:it's|it is|choose|select|pick)\s\(?([A-J])\)?(?=\s?\.?\s{0,3}\Z)"
+)
 _CODE = re.compile(
     r"__\w|\blambda\b|\bimport\b|\bopen\s?\(|\bexec\b|\beval\b|\bos\.|\bsys\.|\bsubprocess\b|\bgetattr\b|globals\(\)"
     r"|\\(?:write|input|immediate)|\bsystem\s?\("
@@ -180,8 +226,10 @@ def readable(text: str, words: int = 4) -> bool:
     text = text.strip()
     if not text or len(text) > 600:
         return False
+    if dates.read(text):
+        return True
     try:
-        node = parse(to_latex(text))
+        node = parse(single_escaped(to_latex(text)))
     except (ParseError, LimitError):
         return False
     if isinstance(node, Text):
@@ -255,6 +303,9 @@ def from_tail(tail: str) -> str | None:
     choice = _CHOICE_START.match(tail)
     if choice:
         return choice.group(1)
+    letter = _LETTER.match(tail)
+    if letter:
+        return letter.group(1)
     number = _NUMBER.match(tail)
     if number and number.group().strip():
         return number.group().strip()
@@ -336,6 +387,9 @@ def lenient(text: str) -> Candidate | None:
         return Candidate(hashes)
     if spoken:
         return Candidate(spoken[0])
+    option = next(reversed(list(_OPTION.finditer(text[-2000:]))), None)
+    if option:
+        return Candidate(option.group(1) or option.group(2))
     whole = trimmed(text)
     if (
         "\n" not in whole
@@ -375,12 +429,21 @@ def find(prediction: str, mode: Mode) -> Candidate | None:
     return Candidate(hashes) if hashes is not None else None
 
 
+def together(candidate: Candidate) -> str:
+    """The boxes of the last sentence as one list, with their names where all have one."""
+    if candidate.labels:
+        return ", ".join(f"{name} = {part}" for name, part in zip(candidate.labels, candidate.spread, strict=True))
+    return ", ".join(candidate.spread)
+
+
 def find_gold(gold: str) -> str:
     """The answer in a gold text: its boxes, its `####` line, or all of it."""
     gold = gold[-TEXT_TAIL:]
     found = boxes(gold)
     if found:
         candidate = joined(gold, found)
+        if candidate.spread and not candidate.parts:
+            return together(candidate)
         return candidate.group if candidate.parts and not candidate.hedged else candidate.text
     if "####" in gold:
         return marked(gold) or ""

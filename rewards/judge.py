@@ -8,7 +8,7 @@ from functools import lru_cache
 from rewards import nodes as n
 from rewards.answers import Decision, compare, read, string_key
 from rewards.canonical import canonical, expand_signs
-from rewards.extraction import Candidate, find, find_gold
+from rewards.extraction import Candidate, find, find_gold, together
 from rewards.limits import ANSWER_CHARS, Undecided
 from rewards.nodes import Node
 from rewards.unicode import to_latex
@@ -55,9 +55,14 @@ def decide(candidate: Candidate, gold: str, symbolic: Symbolic | None) -> Decisi
     """
     decision = compare_cached(gold, candidate.text.strip(), symbolic)
     if candidate.parts and members(gold) == len(candidate.parts):
-        together = compare_cached(gold, candidate.group, symbolic)
-        if together.equal:
-            return together
+        group = compare_cached(gold, candidate.group, symbolic)
+        if group.equal:
+            return group
+    if not decision.equal and candidate.spread and not candidate.hedged and members(gold) == len(candidate.spread):
+        pointed = isinstance(read(gold).node, n.Seq)  # ordered: only names can tell which box is which
+        whole = compare_cached(gold, together(candidate), symbolic)
+        if whole.equal and (candidate.labels or not pointed):
+            return whole
     if not (decision.equal and candidate.hedged):
         return decision
     sure = all(compare_cached(gold, part, symbolic).equal for part in candidate.parts)

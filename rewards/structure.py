@@ -25,7 +25,7 @@ from rewards.exact import Budget
 from rewards.limits import ITEMS, LimitError
 from rewards.nodes import Node
 from rewards.realsets import NotReal, Pieces, RealSets
-from rewards.units import conversion
+from rewards.units import COMPOUND, conversion
 
 _FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!="}
 
@@ -118,6 +118,8 @@ class Comparison:
         left, left_words = unmeasured(gold)
         right, right_words = unmeasured(given)
         factors = conversion(left_words, right_words)
+        if (COMPOUND in left_words and not right_words) or (COMPOUND in right_words and not left_words):
+            factors = None
         if factors is None:
             if {left_words, right_words} & {("degree",)} and self.radians(
                 left, left_words, right, right_words
