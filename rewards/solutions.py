@@ -103,7 +103,7 @@ def same(gold: Node, given: Node, equal: Callable[[Node, Node], bool]) -> bool |
         else:
             found = [in_order(solution) for solution in solutions]
         if found is None:
-            return None
+            return None if len(named) == 1 else False
         sides.append(found)
 
     def agree(one: tuple[Node, ...], other: tuple[Node, ...]) -> bool:

@@ -168,6 +168,19 @@ LENIENT = [
     ("Total: 70,000 dollars", "70000", "correct"),
     ("The profit was $70,000", "70000", "correct"),
     (r"the answer is -\frac{1}{2}", "-0.5", "correct"),
+    ("The answer is 3 hours and 20 minutes", "200 minutes", "correct"),
+    ("April 2, 2019", "2 April 2019", "correct"),
+    ("一共有25个苹果。", "25", "correct"),
+    ("比例为3/7", r"\frac37", "correct"),
+    ("المجموع هو **48**.", "48", "correct"),
+    ("कुल 31 किताबें हैं।", "31", "correct"),
+    ("The answer is for sure C, because A and B fail", "C", "correct"),
+    ("The answer: E, it cannot be A", "E", "correct"),
+    ("The correct option is (B).", "B", "correct"),
+    ("So option D is correct.", "D", "correct"),
+    ("A fails, so I choose B", "B", "correct"),
+    ("A fails, so I choose B", "A", "wrong"),
+    (r"$-1 \\le x \\le 4$", r"x \in [-1,4]", "correct"),
 ]
 
 

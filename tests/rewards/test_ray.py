@@ -43,6 +43,9 @@ class Judge:
 @pytest.fixture(scope="module")
 def cluster():
     root = str(Path(__file__).parents[2])
+    if ray.is_initialized():
+        yield
+        return
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": root}})
     yield
     ray.shutdown()
