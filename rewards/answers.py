@@ -32,6 +32,8 @@ _NOT_WORDS = re.compile(r"\$|\\(?:[,;:! ()\[\]]|left|right|quad)|[.,;:!?]+$")
 _PLAIN_COMMA = re.compile(r"\d,\d{3}(?!\d)")
 _DECIMAL_COMMA = re.compile(r"-?(\d+),(\d+)")
 _CHOICE = re.compile(r"\(?([A-Ja-j])\)?[.:,]?|\(([A-Ja-j])\)\W{0,3}(\S.*)|([A-J])[).:]\s?(\S.*)", re.DOTALL)
+_LETTERS = re.compile(r"[a-z]+")
+_POLAR = frozenset({"yes", "no", "true", "false"})
 _CHOICE_WORD = re.compile(r"(?:option|choice)\s{0,3}:?\s{0,3}(?=\(?[A-Ja-j]\b)", re.IGNORECASE)
 _REVERSED = re.compile(r"([\[\]])([^\[\]()\s,][^\[\]()]{0,200},[^\[\]()]{0,200}[^\[\]()\s,])([\[\]])")
 _DOUBLED = re.compile(r"\\{2,4}(?=[a-zA-Z{}%$])")
@@ -145,6 +147,10 @@ def compare(gold: str, given: str, symbolic: Callable[[Node, Node], bool] | None
         return Decision(choice, "equal-choice" if choice else "different")
     if "limit" in (a.problem, b.problem):
         return Decision(False, "limit")
+    if a.words in _POLAR:  # "Yes, it is." answers yes
+        first, comma, rest = _TEXT_COMMAND.sub(r"\1", b.text).lower().partition(",")
+        if comma and first.strip() == a.words and not (_POLAR | {"not"}) & set(_LETTERS.findall(rest)):
+            return Decision(True, "equal-text")
     day = dates.read(a.text)
     if day is not None and (other := dates.read(b.text)) is not None:
         same = dates.same(day, other)

@@ -22,6 +22,11 @@ def plain_words(words: str) -> str:
     return _SYNONYMS.get(joined, joined)
 
 
+def is_stock_phrase(words: str) -> bool:
+    """ "no solution", "does not exist": words that are an answer by themselves."""
+    return plain_words(words) in _SYNONYMS or plain_words(words) in _SYNONYMS.values()
+
+
 def is_name(node: Node) -> bool:
     """What stands left of "=" in an assignment: x, x_1, f(x), AB, |AB|, (x, y), words."""
     match node:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from rewards import dates
 from rewards.answers import single_escaped
+from rewards.canonical import is_stock_phrase
 from rewards.limits import TEXT_TAIL, LimitError, ParseError
 from rewards.nodes import Listing, Measure, Node, Relation, Text, walk
 from rewards.parser import parse
@@ -174,12 +175,12 @@ def marked(text: str) -> str | None:
 
 _PHRASE = re.compile(
     r"(?:answers?|ans|result|solution|(?:correct|right) (?:option|choice))\b\**\s{0,3}(?:\([^()\n]{0,30}\)\s?)?(?:\*\*)?\s{0,3}"
-    r"(?:is indeed|is therefore|is thus|is simply|is equal to|is given by|is|are|was|equals"
+    r"(?:is indeed|is therefore|is thus|is simply|is equal to|is given by|(?:is|are|was)(?!n['’]t)|equals"
     r"|would be|should be|must be|[:：=])"
-    r"|答案\s{0,3}(?:应该是|应为|就是|是|为|等于|[:：])|(?:^|\n)\s{0,3}(?:\*\*)?A(?:\*\*)?:",
+    r"|故选\s{0,3}[:：]?|答案\s{0,3}(?:应该是|应为|就是|是|为|等于|[:：])|(?:^|\n)\s{0,3}(?:\*\*)?A(?:\*\*)?:",
     re.IGNORECASE,
 )
-_STRONG_PHRASE = re.compile(r"answers?\b|ans\b|答案|A:", re.IGNORECASE)
+_STRONG_PHRASE = re.compile(r"answers?\b|ans\b|答案|故选|A:", re.IGNORECASE)
 _SENTENCE_END = re.compile(
     r"(?<!\.)\.(?:\s|\*|$)|\n|。|！|；|\bI hope\b|\bbecause\b|\bsince\b"
     r"|,\s(?:which|so|as|where|because|since|but|not)\b|<\|",
@@ -200,7 +201,8 @@ _NUMBER = re.compile(
     r"|-?\\[dt]?frac\{[^{}]{1,40}\}\{[^{}]{1,40}\}|-?\d{0,20}\\sqrt\{[^{}]{1,40}\}"
 )
 _CHOICE_START = re.compile(r"(?:\\text(?:bf)?\{)?\(?([A-J])[).:]\}?(?=\s|$|\*)")
-_LETTER = re.compile(r"(?:[a-z]{1,12} ){0,2}\(?([A-J])\)?(?=[,;](?!\s?\(?[A-J0-9]\b)|\.(?:\s|$)|$)")
+_LETTER = re.compile(r"(?:[a-z]{1,12} ){0,2}\(?([A-J])\)?(?=[,;](?!\s?\(?[A-J0-9]\b)|\.(?:\s|$)|[．。]|$)")
+_APPROXIMATED = re.compile(r"(?:,\s?(?:or\s)?|\(|\sor\s)(?:about|approximately|roughly|around|approx\.?|≈)\s?\$?\Z")
 _OPTION = re.compile(
     r"\b(?i:option|choice)\s\(?([A-J])\)?(?=\sis\s(?:the\s)?(?:correct|right|best)\b|\s?\.?\s{0,3}\Z)"
     r"|\b(?i:it's|it is|choose|select|pick)\s\(?([A-J])\)?(?=\s?\.?\s{0,3}\Z)"
@@ -234,6 +236,8 @@ def readable(text: str, words: int = 4) -> bool:
         return False
     if isinstance(node, Text):
         found = node.words.split()
+        if is_stock_phrase(node.words):
+            return True
         return len(found) <= words and found[0] not in _NOT_ANSWERS and not _HEDGES & set(found)
     return not prose(node)
 
@@ -349,7 +353,10 @@ def last_value(text: str) -> str | None:
         ):
             best = (match.end(), trimmed(match.group(1)))
     start = max(0, len(text) - 20_000)
-    for match in _NUMBER.finditer(blanked(text, found), start):
+    plain = blanked(text, found)
+    for match in _NUMBER.finditer(plain, start):
+        if best is not None and _APPROXIMATED.search(plain[max(0, match.start() - 24) : match.start()]):
+            continue  # 5/9, or about 0.556
         if match.group().strip() and (best is None or match.end() > best[0]):
             best = (match.end(), match.group().strip())
     return best[1] if best else None
@@ -402,7 +409,16 @@ def lenient(text: str) -> Candidate | None:
     if len(whole) <= 80 and "\n" not in whole and _CHOICE_START.match(whole):
         return Candidate(whole)
     value = last_value(text)
-    return Candidate(value) if value else None
+    return Candidate(whole_formula(whole, value)) if value else None
+
+
+def whole_formula(text: str, value: str) -> str:
+    """ "The function is f(x) = x + 1": of a formula that ends the text all of it, not only its last number."""
+    for verb in (" is ", " are "):
+        _, found, tail = text[-300:].rpartition(verb)
+        if found and tail.endswith(value) and len(tail) > len(value) and not _WORDS.search(tail) and readable(tail, words=0):
+            return tail
+    return value
 
 
 def unspoken(candidate: Candidate) -> Candidate:

@@ -349,6 +349,10 @@ class Parser:
                 self.at += 1
                 self.words.append("per")
                 return True
+            if following is not None and following.kind == "name" and following.text in ("h", "s"):
+                self.at += 2
+                self.words += ["per", following.text]
+                return True
             return False
         if token.kind != "word" or token.text in ("and", "or"):
             if token.kind == "op" and token.text == "." and self.words:

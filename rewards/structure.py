@@ -129,6 +129,8 @@ class Comparison:
             return False
         if factors[0] != factors[1]:
             left, right = n.Mul((n.number(factors[0]), left)), n.Mul((n.number(factors[1]), right))
+        if left_words and right_words and left_words[0][:1] in "apAP":
+            left, right = whole_hour(left), whole_hour(right)
         if self.equal(left, right):
             return True
         return bool({left_words, right_words} & {("degree",)}) and self.radians(
@@ -369,6 +371,11 @@ class Comparison:
                 bounds[0].items, bounds[1].items
             )  # fmt: skip
         return False
+
+
+def whole_hour(node: Node) -> Node:
+    """7:00 as 7, for times of day."""
+    return node.items[0] if isinstance(node, n.Ratio) and node.items[1:] == (n.ZERO,) else node
 
 
 def plain(node: Node) -> Node:
