@@ -223,10 +223,13 @@ _NOT_ANSWERS = word_set(
 )
 
 
+_CONNECTIVE = re.compile(r"(?<![A-Za-z\\{])(?:so|then|thus|hence|we|get|as|by|at|be)\s{1,3}(?=[$\\(A-Za-z0-9-])")
+
+
 def readable(text: str, words: int = 4) -> bool:
     """Whether `text` is an answer by itself: mathematics, or a few words."""
     text = text.strip()
-    if not text or len(text) > 600:
+    if not text or len(text) > 600 or _CONNECTIVE.search(text):
         return False
     if dates.read(text):
         return True
@@ -391,7 +394,7 @@ def lenient(text: str) -> Candidate | None:
             return inner or Candidate(content)
     hashes = marked(text)
     if hashes is not None:
-        return Candidate(hashes)
+        return unspoken(Candidate(hashes))
     if spoken:
         return Candidate(spoken[0])
     option = next(reversed(list(_OPTION.finditer(text[-2000:]))), None)
@@ -422,7 +425,7 @@ def whole_formula(text: str, value: str) -> str:
 
 
 def unspoken(candidate: Candidate) -> Candidate:
-    """A box that holds a sentence, "The answer is 5", stands for the answer in it."""
+    """A box or line that holds a sentence, "The answer is 5", stands for the answer in it."""
     content = candidate.text
     if candidate.parts or "nswer" not in content or len(content) > 1000:
         return candidate
@@ -442,7 +445,7 @@ def find(prediction: str, mode: Mode) -> Candidate | None:
     if found_boxes:
         return unspoken(joined(text, found_boxes))
     hashes = marked(text)
-    return Candidate(hashes) if hashes is not None else None
+    return unspoken(Candidate(hashes)) if hashes is not None else None
 
 
 def together(candidate: Candidate) -> str:

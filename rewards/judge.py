@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from rewards import nodes as n
-from rewards.answers import Decision, compare, read, string_key
+from rewards.answers import Decision, compare, is_choice, read, string_key
 from rewards.canonical import canonical, expand_signs
 from rewards.extraction import Candidate, find, find_gold, together
 from rewards.limits import ANSWER_CHARS, Undecided
@@ -79,6 +79,9 @@ def judge(prediction: str, gold: str, mode: Mode, symbolic: Symbolic | None = No
         whole = string_key(to_latex(prediction.strip()))
         if whole and whole == read(expected).key:
             return "correct", prediction.strip(), "equal-string"
+        if len(prediction) <= 100 and expected.strip("() ").isalpha() and "\n" not in prediction.strip():
+            if is_choice(read(expected), read(prediction.strip())):  # "A: 10", where A: does not announce an answer
+                return "correct", prediction.strip(), "equal-choice"
     if candidate is None:
         return "no_answer", None, "no-answer"
     extracted = candidate.text.strip()[:ANSWER_CHARS]

@@ -63,6 +63,9 @@ SAME = [
     (r"\text{Friday, May 1}", r"\text{May 1}"),
     (r"\{4,9\}", r"\text{Solution set: } \{4,9\}"),
     (r"\text{(D)}", r"\text{Option D}"),
+    (r"15", r"\textbf{(B)}\ 15"),
+    (r"\textbf{(B) } 15", r"15"),
+    (r"\text{(B) }\frac12", r"0.5"),
 ]
 DIFFERENT = [
     (r"AB:BC=2:3", r"3:2"),
@@ -104,6 +107,18 @@ DIFFERENT = [
     (r"\text{March 9}", r"\text{May 9}"),
     (r"\{4,9\}", r"\text{Solution set: } \{4,8\}"),
     (r"\text{(D)}", r"\text{Option B}"),
+    (r"15", r"\textbf{(B)}\ 16"),
+    (r"\text{(C) }15", r"\text{(B) }15"),
+    (r"15", r"\text{(B)}"),
+    (r"3", r"\text{(a) }3, \text{(b) }4"),
+    (r"(2,15)", r"\text{(B) }15"),
+    (r"(a)(b)", r"(a)(c)"),
+    (r"(a)(b+1)", r"b+1"),
+    (r"(A)(B)", r"(A)(C)"),
+    (r"(a)^2", r"(a)^3"),
+    (r"(a)+b", r"(a)+c"),
+    (r"(a)b", r"(a)c"),
+    (r"(a) b", r"(a) c"),
 ]
 BOXES = [
     (r"(2, 3), (0, 1)", r"\boxed{(2, 3)} for part (a) and \boxed{(0, 1)} for part (b)", "correct"),
