@@ -16,6 +16,7 @@ _FORMS = [
     re.compile(rf"{_WEEKDAY}{_MONTH} (?:the )?{_DAY}(?:,? {_YEAR})?"),
     re.compile(rf"{_WEEKDAY}{_DAY}(?: of)? {_MONTH}(?:,? {_YEAR})?"),
 ]
+_HINT = re.compile(r"jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec", re.IGNORECASE)
 _MARKUP = re.compile(r"\\(?:text(?:bf|it|rm)?|mbox|mathrm)\s?(?=\{)|\^(?=\{?\s?\\?(?:st|nd|rd|th|text))|[{}$]|\\(?=[ ,])")
 
 
@@ -28,7 +29,7 @@ class Date(NamedTuple):
 
 def read(text: str) -> Date | None:
     """The day that `text` names and nothing else, or None."""
-    if len(text) > 120 or not any(char.isdigit() for char in text):
+    if len(text) > 120 or not _HINT.search(text):
         return None
     plain = " ".join(_MARKUP.sub("", text).split()).lower().strip(" .,")
     for form in _FORMS:

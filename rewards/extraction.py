@@ -456,7 +456,7 @@ def together(candidate: Candidate) -> str:
 
 
 def find_gold(gold: str) -> str:
-    """The answer in a gold text: its boxes, its `####` line, or all of it."""
+    """The answer in a gold text: its boxes, its `####` line, what "the answer is" announces, or all of it."""
     gold = gold[-TEXT_TAIL:]
     found = boxes(gold)
     if found:
@@ -466,4 +466,6 @@ def find_gold(gold: str) -> str:
         return candidate.group if candidate.parts and not candidate.hedged else candidate.text
     if "####" in gold:
         return marked(gold) or ""
+    if "answer is" in gold and (spoken := phrase(gold[-20_000:])):
+        return spoken[0]
     return gold.replace("\\boxed", "").replace("\\fbox", "").strip()

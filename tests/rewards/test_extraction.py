@@ -223,6 +223,8 @@ def test_a_long_prediction_is_searched_from_its_end() -> None:
 def test_gold_may_be_a_solution_text() -> None:
     assert verify(r"\boxed{72}", "3 * 24 = 72\n#### 72").outcome == "correct"
     assert verify(r"\boxed{\frac12}", r"We get $x = \boxed{\frac{1}{2}}$.").outcome == "correct"
+    assert verify(r"\boxed{9}", "Half of $18$ is left. The final answer is $9$. I hope it is correct.").outcome == "correct"
+    assert verify(r"\boxed{18}", "Half of $18$ is left. The final answer is $9$. I hope it is correct.").outcome == "wrong"
     assert verify(r"\boxed{2, 1}", r"$\boxed{1}$ and $\boxed{2}$").outcome == "correct"
 
 
