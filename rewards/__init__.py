@@ -2,7 +2,7 @@
 
 from rewards.pool import VerifierPool
 from rewards.verdict import OUTCOMES, UNSCORED, Mode, Outcome, Verdict
-from rewards.verifier import extract, verify, verify_file, verify_many
+from rewards.verifier import extract, verify, verify_file, verify_many, warm
 
 __all__ = [
     "OUTCOMES",
@@ -15,4 +15,5 @@ __all__ = [
     "verify",
     "verify_file",
     "verify_many",
+    "warm",
 ]

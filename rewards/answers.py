@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
+from rewards import dates
 from rewards import nodes as n
-from rewards.canonical import canonical, plain_words
+from rewards.canonical import canonical, has_signs, independent_signs, plain_words
 from rewards.equality import safely
 from rewards.limits import ANSWER_CHARS, LimitError, ParseError, Undefined
 from rewards.nodes import Node
@@ -30,7 +31,15 @@ _TEXT_COMMAND = re.compile(
 _NOT_WORDS = re.compile(r"\$|\\(?:[,;:! ()\[\]]|left|right|quad)|[.,;:!?]+$")
 _PLAIN_COMMA = re.compile(r"\d,\d{3}(?!\d)")
 _DECIMAL_COMMA = re.compile(r"-?(\d+),(\d+)")
-_CHOICE = re.compile(r"\(?([A-Ja-j])\)?[.:,]?|\(([A-Ja-j])\)\W{0,3}(\S.*)|([A-J])[).:]\s?(\S.*)", re.DOTALL)
+_CHOICE_GAP = r"(?:[\s.,:*~]|\\[,;:! ]){1,3}"
+_CHOICE = re.compile(
+    rf"\(?([A-Ja-j])\)?[.:,]?|\(([A-J])\)(?:{_CHOICE_GAP}|(?=[\d\\$]|[A-Za-z][a-z]))([^\s^_!'+*/=<>-].*)"
+    rf"|\(([a-j])\){_CHOICE_GAP}([^\s^_!'+*/=<>-].*)|([A-J])[).:]\s?(\S.*)",
+    re.DOTALL,
+)
+_LETTERS = re.compile(r"[a-z]+")
+_POLAR = frozenset({"yes", "no", "true", "false"})
+_CHOICE_WORD = re.compile(r"(?:option|choice)\s{0,3}:?\s{0,3}(?=\(?[A-Ja-j]\b)", re.IGNORECASE)
 _REVERSED = re.compile(r"([\[\]])([^\[\]()\s,][^\[\]()]{0,200},[^\[\]()]{0,200}[^\[\]()\s,])([\[\]])")
 _DOUBLED = re.compile(r"\\{2,4}(?=[a-zA-Z{}%$])")
 _IMAGINARY = (n.Const("i"), n.Sym("j"))
@@ -143,6 +152,14 @@ def compare(gold: str, given: str, symbolic: Callable[[Node, Node], bool] | None
         return Decision(choice, "equal-choice" if choice else "different")
     if "limit" in (a.problem, b.problem):
         return Decision(False, "limit")
+    if a.words in _POLAR:  # "Yes, it is." answers yes
+        first, comma, rest = _TEXT_COMMAND.sub(r"\1", b.text).lower().partition(",")
+        if comma and first.strip() == a.words and not (_POLAR | {"not"}) & set(_LETTERS.findall(rest)):
+            return Decision(True, "equal-text")
+    day = dates.read(a.text)
+    if day is not None and (other := dates.read(b.text)) is not None:
+        same = dates.same(day, other)
+        return Decision(same, "equal-text" if same else "different")
     if a.words and a.words == b.words and (is_text(a) or is_text(b)):
         return Decision(True, "equal-text")
     if a.node is None or b.node is None:
@@ -174,6 +191,10 @@ def by_structure(
     for reading in alternatives(a, b, gold, given):
         if safely(lambda reading=reading: Comparison().equal(*reading)):
             return Decision(True, "equal-reading")
+    for marked, other in ((a, b), (b, a)):
+        content = choice_content(marked)
+        if content and choice_content(other) is None and safely(lambda c=content, o=other.text: compare(c, o).equal):
+            return Decision(True, "equal-reading")
     if same_decimal_comma(a, b) or same_decimal_comma(b, a):
         return Decision(True, "equal-reading")
     return Decision(False, rule)
@@ -189,6 +210,10 @@ def alternatives(a: Answer, b: Answer, gold: Node, given: Node) -> list[tuple[No
     if _PLAIN_COMMA.search(a.text):
         with suppress(ParseError, LimitError):
             found.append((parse(a.text, thousands=False), parse(b.text, thousands=False)))
+    for signed, values in ((gold, given), (given, gold)):
+        combined = independent_signs(signed)
+        if combined is not None and not has_signs(values):
+            found.append((combined, values))
     units = [
         {"i" if item == n.Const("i") else "j" for item in n.walk(side) if item in _IMAGINARY}
         for side in (gold, given)
@@ -227,12 +252,18 @@ def same_decimal_comma(comma: Answer, point: Answer) -> bool:
 def choice_of(answer: Answer) -> tuple[str, str, bool] | None:
     """Letter, what follows it, and whether it is marked as a choice by brackets or \\text."""
     plain = _TEXT_COMMAND.sub(r"\1", answer.text).replace("$", "").replace("\\ ", " ").strip().rstrip(".")
+    plain = _CHOICE_WORD.sub("", plain)
     match = _CHOICE.fullmatch(plain)
     if match is None:
         return None
-    letter = match.group(1) or match.group(2) or match.group(4)
-    rest = match.group(3) or match.group(5) or ""
+    letter, rest, *_ = (*(group for group in match.groups() if group), "")
     return letter, rest.strip(), plain != letter or "\\" in answer.text
+
+
+def choice_content(answer: Answer) -> str | None:
+    """The "12" of "(B) 12", None where there is no choice."""
+    choice = choice_of(answer)
+    return choice[1] if choice and choice[0].isupper() else None
 
 
 def same_choice(gold: Answer, given: Answer) -> bool | None:
@@ -240,7 +271,7 @@ def same_choice(gold: Answer, given: Answer) -> bool | None:
     left, right = choice_of(gold), choice_of(given)
     if left is None or right is None:
         return None
-    if left[1] and right[1] and not (left[2] and right[2]):
+    if left[1] and right[1] and (left[0].islower() or right[0].islower() or not (left[2] and right[2])):
         return None
     if not (left[2] or right[2] or left[0] == right[0]):
         return None
@@ -254,3 +285,8 @@ def same_choice(gold: Answer, given: Answer) -> bool | None:
         if not marked_lower and not (left[2] or right[2]):
             return None
     return left[0].upper() == right[0].upper()
+
+
+def is_choice(gold: Answer, given: Answer) -> bool:
+    """Whether `given` is the choice `gold`, with its mark or content."""
+    return len(gold.words) == 1 and same_choice(gold, given) is True

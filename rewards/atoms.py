@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 from rewards import nodes as n
 from rewards.lexer import FUNCTIONS
 from rewards.limits import ParseError
 from rewards.nodes import Node
 from rewards.parser import RELATIONS, Parser, literal
-from rewards.units import NUMBER_WORDS, SCALES
+from rewards.units import NUMBER_WORDS, SCALES, part_of
 from rewards.wordsets import word_set
 
 _ALIASES = {
@@ -111,6 +113,8 @@ def figure_letters(p: Parser) -> list[str]:
 
 
 def name(p: Parser, letter: str) -> Node:
+    if letter == "a" and (half := fraction_words(p, letter)) is not None:
+        return n.number(half)
     primes = 0
     while p.text() == "'":
         p.at += 1
@@ -158,8 +162,10 @@ def word(p: Parser, first: str) -> Node:
     low = first.lower()
     if low in ("and", "or"):
         raise ParseError("joiner")
-    if low in NUMBER_WORDS or low in SCALES or "-" in low:
-        value = number_words(p, low)
+    if low in NUMBER_WORDS or low in SCALES or "-" in low or low in ("half", "a"):
+        value = fraction_words(p, low)
+        if value is None and low != "a" and low != "half":
+            value = number_words(p, low)
         if value is not None:
             return n.number(value)
     words = [first]
@@ -169,6 +175,39 @@ def word(p: Parser, first: str) -> Node:
     if len(words) == 1 and len(first) == 1:
         return n.Sym(first)
     return n.Text(" ".join(words).lower())
+
+
+def fraction_words(p: Parser, first: str) -> Fraction | None:
+    """The value of "one half", "two-thirds", "a half", "two and a half", if these words are all there is."""
+    words = first.split("-")
+    ahead = 0
+    while (token := p.peek(ahead)) is not None and token.kind in ("word", "name") and ahead < 6:
+        words += token.text.lower().split("-")
+        ahead += 1
+    if token is not None or not part_of(words[-1]):
+        return None
+    whole, part = 0, words[:-1]
+    if "and" in words:
+        cut = words.index("and")
+        value = cardinal(words[:cut])
+        if value is None:
+            return None
+        whole, part = value, words[cut + 1 : -1]
+    top = 1 if part in (["a"], ["one"]) or (not part and words == ["half"]) else cardinal(part)
+    if top is None or top == 0:
+        return None
+    p.at += ahead
+    return whole + Fraction(top, part_of(words[-1]))
+
+
+def cardinal(words: list[str]) -> int | None:
+    """Small numbers in words: seven, twenty one."""
+    values = [NUMBER_WORDS.get(word, 1000) for word in words]
+    if len(values) == 1 and values[0] < 100:
+        return values[0]
+    if len(values) == 2 and 20 <= values[0] < 100 and values[0] % 10 == 0 and 0 < values[1] < 10:
+        return values[0] + values[1]
+    return None
 
 
 def number_words(p: Parser, first: str) -> int | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 from rewards import nodes as n
 from rewards.nodes import Node
 
@@ -20,6 +22,11 @@ def plain_words(words: str) -> str:
     return _SYNONYMS.get(joined, joined)
 
 
+def is_stock_phrase(words: str) -> bool:
+    """ "no solution", "does not exist": words that are an answer by themselves."""
+    return plain_words(words) in _SYNONYMS or plain_words(words) in _SYNONYMS.values()
+
+
 def is_name(node: Node) -> bool:
     """What stands left of "=" in an assignment: x, x_1, f(x), AB, |AB|, (x, y), words."""
     match node:
@@ -31,12 +38,33 @@ def is_name(node: Node) -> bool:
             return bool(n.symbols(node))
         case n.Seq(_, items, _):
             return all(isinstance(item, n.Sym | n.Const) for item in items)
+        case n.Ratio(items):
+            return all(is_name(item) for item in items)
+        case n.Mul(factors) if any(isinstance(f, n.Pow) for f in factors):
+            return is_quotient(node)
         case n.Mul(factors):
             letters = [f.name for f in factors if isinstance(f, n.Sym)]
             return len(letters) == len(factors) > 0 and all(letter.isupper() for letter in letters[:1])
         case n.Measure(value, _):
             return is_name(value)
     return False
+
+
+def is_quotient(node: Node) -> bool:
+    """x/y, AB/CD, dy/dx: names over names, which a question asks for as one value."""
+    match node:
+        case n.Mul((top, n.Pow(bottom, n.MINUS_ONE))):
+            differential = [side for side in (top, bottom) if isinstance(side, n.Mul) and side.factors[0] == n.Sym("d")]
+            if len(differential) == 2:
+                return all(len(side.factors) == 2 and isinstance(side.factors[1], n.Sym) for side in differential)
+            short = [not isinstance(side, n.Text) or len(side.words) == 2 for side in (top, bottom)]  # the segment NO
+            return all(short) and all(is_name(side) and not isinstance(side, n.Const | n.Seq) for side in (top, bottom))
+    return False
+
+
+def is_compound_name(node: Node) -> bool:
+    """Names whose order says something: (x, y), x:y, x/y."""
+    return isinstance(node, n.Seq | n.Ratio) or is_quotient(node)
 
 
 def canonical(node: Node) -> Node:
@@ -63,6 +91,8 @@ def canonical(node: Node) -> Node:
                 return n.Relation((last, canonical(members[0])), ("=",))
             if len(members) == 2 and is_name(members[0]):
                 return n.Relation((members[0], canonical(last)), ("=",))
+        case n.Ratio((n.Text(), value)) if not isinstance(value, n.Text):  # a heading, "Solution set: {1, 2}"
+            return canonical(value)
         case n.Listing(items, joiner):
             return n.Listing(tuple(canonical(item) for item in items), joiner)
         case n.Mul((n.Num(value, None), n.Based(digits, base))) if value == -1:
@@ -96,6 +126,8 @@ def defines_itself(name: Node, value: Node) -> bool:
     """x = x + 1 and f(x) = 2 f(x - 1) give no value."""
     if isinstance(name, n.Func) and name.name.startswith("apply:"):
         return any(isinstance(item, n.Func) and item.name == name.name for item in n.walk(value))
+    if is_quotient(name) and "d" in n.symbols(name):  # dy/dx = 2x
+        return "d" in n.symbols(value)
     return bool(n.symbols(name) & n.symbols(value))
 
 
@@ -141,6 +173,19 @@ def signs(node: Node, plus: bool) -> Node:
         case n.Measure(value, words):
             return n.Measure(signs(value, plus), words)
     return node
+
+
+def independent_signs(node: Node) -> n.Listing | None:
+    """Every choice of the signs of a sum with several of them: the four values of \\pm 1 \\pm 2i."""
+    if not isinstance(node, n.Add):
+        return None
+    free = [isinstance(term, n.PlusMinus) and not term.flipped for term in node.terms]
+    if not 2 <= sum(free) <= 3 or sum(map(has_signs, node.terms)) != sum(free):
+        return None
+    choices = [
+        (signs(term, True), signs(term, False)) if both else (term,) for term, both in zip(node.terms, free, strict=True)
+    ]
+    return n.Listing(tuple(n.Add(terms) for terms in product(*choices)))
 
 
 def has_signs(node: Node) -> bool:

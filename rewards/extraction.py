@@ -11,6 +11,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from rewards import dates
+from rewards.answers import single_escaped
+from rewards.canonical import is_stock_phrase
 from rewards.limits import TEXT_TAIL, LimitError, ParseError
 from rewards.nodes import Listing, Measure, Node, Relation, Text, walk
 from rewards.parser import parse
@@ -21,11 +24,16 @@ from rewards.wordsets import word_set
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An answer text. `parts` are the contents of the boxes joined to it, itself last; `hedged`: by "or"."""
+    """An answer text. `parts` are the contents of the boxes joined to it, itself last; `hedged`: by "or".
+
+    `spread` are the boxes of its sentence where words stand between them, `labels` the names before them.
+    """
 
     text: str
     parts: tuple[str, ...] = ()
     hedged: bool = False
+    spread: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
 
     @property
     def group(self) -> str:
@@ -46,6 +54,22 @@ _UNBRACED = re.compile(
     r"(?:[-+]?\d[\d,]*(?:\.\d+)?|\\[dt]?frac\s?(?:\d\s?\d|\{[^{}]{1,40}\}\s?\{[^{}]{1,40}\}))(?![\w{])"
 )
 _JOIN_NOISE = re.compile(r"\\(?:quad|qquad|text|mathrm|textbf|,|;|:|!|\(|\)|\[|\]|\\)|[\s${}&~*]")
+_BREAK = re.compile(
+    r"\n|[.!?](?:\s|$)|[+*/^<>|]|\}\{|\s-\s"
+    r"|\\(?:implies|Rightarrow|to|rightarrow|therefore|neq?|approx|cdot|times|div|pm|mp|colon)(?![a-zA-Z])"
+)
+_PLAIN_WORDS = re.compile(r"[a-z]+(?:'t)?")
+_NAME_BEFORE = re.compile(
+    r"(?<![A-Za-z\\])([A-Za-z](?:_(?:\w|\{\w{1,4}\}))?)\$?\s{0,2}(?:=|is|equals)\s{0,2}(?:\$|\\\()?\s{0,2}\Z"
+)
+_TURN = word_set(
+    "or then next so thus hence therefore gives giving yields implies because since but not no isn't never wait hmm "
+    "actually instead maybe perhaps possibly probably either neither unless if when than rather correct corrected "
+    "correction wrong mistake error should would could might guess try alternatively otherwise equals becomes simplifies "
+    "means from to again check finally later step plus minus times"
+)
+"""Words between two boxes that make the first a step, a guess or a mistake, not a part of the answer."""
+_SPREAD_BOXES = 9
 _JOINS = frozenset({"", ",", ";", "and", "or", ",and", ",or"})
 _STOP_TOKENS = (
     "<|im_end|>",
@@ -106,20 +130,38 @@ def boxes(text: str) -> list[Box]:
     return found
 
 
+def sentence_boxes(text: str, found: list[Box]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Boxes of the last sentence with plain words between them, and the name that stands before each."""
+    chain = [found[-1]]
+    for box in reversed(found[-_SPREAD_BOXES:-1]):
+        between = text[box.end : chain[0].start]
+        if len(between) > 80 or _BREAK.search(between) or _TURN & set(_PLAIN_WORDS.findall(between.lower())):
+            break
+        if "=" in between and not _NAME_BEFORE.search(between):
+            break
+        chain.insert(0, box)
+    if not 1 < len(chain) < _SPREAD_BOXES:
+        return (), ()
+    names = [_NAME_BEFORE.search(text[max(0, box.start - 40) : box.start]) for box in chain]
+    labels = tuple(name.group(1) for name in names if name)
+    return tuple(box.content.strip(" $") for box in chain), labels if len(labels) == len(chain) else ()
+
+
 def joined(text: str, found: list[Box]) -> Candidate:
     """The last box, with the boxes before it that nothing but "," "and" "or" or space separates from it."""
     last = found[-1]
     parts, hedged = [last.content.strip(" $")], False
+    spread, labels = sentence_boxes(text, found)
     for before, after in zip(reversed(found[:-1]), reversed(found[1:]), strict=True):
         between = text[before.end : after.start]
         join = _JOIN_NOISE.sub("", between).lower().rstrip(".") if len(between) <= 80 else "far"
-        if join not in _JOINS or len(parts) >= 64:
+        if join not in _JOINS or "}{" in between or len(parts) >= 64:
             break
         hedged = hedged or join.endswith("or")
         parts.append(before.content.strip(" $"))
     if len(set(parts)) == 1:
-        return Candidate(last.content)
-    return Candidate(last.content, tuple(reversed(parts)), hedged)
+        return Candidate(last.content, spread=spread, labels=labels)
+    return Candidate(last.content, tuple(reversed(parts)), hedged, spread, labels)
 
 
 def marked(text: str) -> str | None:
@@ -132,13 +174,13 @@ def marked(text: str) -> str | None:
 
 
 _PHRASE = re.compile(
-    r"(?:answers?|ans|result|solution)\b\**\s{0,3}(?:\([^()\n]{0,30}\)\s?)?(?:\*\*)?\s{0,3}"
-    r"(?:is indeed|is therefore|is thus|is simply|is equal to|is given by|is|are|was|equals"
+    r"(?:answers?|ans|result|solution|(?:correct|right) (?:option|choice))\b\**\s{0,3}(?:\([^()\n]{0,30}\)\s?)?(?:\*\*)?\s{0,3}"
+    r"(?:is indeed|is therefore|is thus|is simply|is equal to|is given by|(?:is|are|was)(?!n['’]t)|equals"
     r"|would be|should be|must be|[:：=])"
-    r"|答案\s{0,3}(?:应该是|应为|就是|是|为|等于|[:：])|(?:^|\n)\s{0,3}(?:\*\*)?A(?:\*\*)?:",
+    r"|故选\s{0,3}[:：]?|答案\s{0,3}(?:应该是|应为|就是|是|为|等于|[:：])|(?:^|\n)\s{0,3}(?:\*\*)?A(?:\*\*)?:",
     re.IGNORECASE,
 )
-_STRONG_PHRASE = re.compile(r"answers?\b|ans\b|答案|A:", re.IGNORECASE)
+_STRONG_PHRASE = re.compile(r"answers?\b|ans\b|答案|故选|A:", re.IGNORECASE)
 _SENTENCE_END = re.compile(
     r"(?<!\.)\.(?:\s|\*|$)|\n|。|！|；|\bI hope\b|\bbecause\b|\bsince\b"
     r"|,\s(?:which|so|as|where|because|since|but|not)\b|<\|",
@@ -147,11 +189,11 @@ _SENTENCE_END = re.compile(
 _OPENERS = re.compile(r"\$\$|\$|\\\(|\\\[")
 _CLOSERS = {"$$": "$$", "$": "$", "\\(": "\\)", "\\[": "\\]"}
 _SEGMENT_CHARS = 2000
-_WORDS = re.compile(r"(?<![\\a-zA-Z{])[a-zA-Z]{2,}|[\u4e00-\u9fff]|\n")
+_WORDS = re.compile(r"(?<![\\a-zA-Z{])[^\W\d_]{2,}|[\u0400-\u1dff\u3040-\ud7af]|\n")
 _TEXT_WRAPPER = re.compile(r"\\(?:text|mathrm|textbf|mbox)\s?\{([^{}]{0,200})\}")
 _BOLD = re.compile(r"\*\*([^*\n]{1,200})\*\*")
 _NUMBER = re.compile(
-    r"(?<![\w\\^_{.,/])(?:(?<![\d)\]}])[-+−]\s?)?[$€£]?\s?"
+    r"(?<![A-Za-z0-9_\\^{.,/])(?:(?<![\d)\]}])[-+−]\s?)?[$€£]?\s?"
     r"(?:\d{1,3}(?: \d{3})*\s\d{1,9}/\d{1,9}"
     r"|\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d{1,3}(?: \d{3})+(?![\d/])(?:\.\d+)?|\d{1,300},\d{1,2}(?![\d,])"
     r"|\d{1,300}(?:\.\d{1,300})?(?:\s?/\s?\d{1,300})?|\.\d{1,300})"
@@ -159,6 +201,12 @@ _NUMBER = re.compile(
     r"|-?\\[dt]?frac\{[^{}]{1,40}\}\{[^{}]{1,40}\}|-?\d{0,20}\\sqrt\{[^{}]{1,40}\}"
 )
 _CHOICE_START = re.compile(r"(?:\\text(?:bf)?\{)?\(?([A-J])[).:]\}?(?=\s|$|\*)")
+_LETTER = re.compile(r"(?:[a-z]{1,12} ){0,2}\(?([A-J])\)?(?=[,;](?!\s?\(?[A-J0-9]\b)|\.(?:\s|$)|[．。]|$)")
+_APPROXIMATED = re.compile(r"(?:,\s?(?:or\s)?|\(|\sor\s)(?:about|approximately|roughly|around|approx\.?|≈)\s?\$?\Z")
+_OPTION = re.compile(
+    r"\b(?i:option|choice)\s\(?([A-J])\)?(?=\sis\s(?:the\s)?(?:correct|right|best)\b|\s?\.?\s{0,3}\Z)"
+    r"|\b(?i:it's|it is|choose|select|pick)\s\(?([A-J])\)?(?=\s?\.?\s{0,3}\Z)"
+)
 _CODE = re.compile(
     r"__\w|\blambda\b|\bimport\b|\bopen\s?\(|\bexec\b|\beval\b|\bos\.|\bsys\.|\bsubprocess\b|\bgetattr\b|globals\(\)"
     r"|\\(?:write|input|immediate)|\bsystem\s?\("
@@ -175,17 +223,24 @@ _NOT_ANSWERS = word_set(
 )
 
 
+_CONNECTIVE = re.compile(r"(?<![A-Za-z\\{])(?:so|then|thus|hence|we|get|as|by|at|be)\s{1,3}(?=[$\\(A-Za-z0-9-])")
+
+
 def readable(text: str, words: int = 4) -> bool:
     """Whether `text` is an answer by itself: mathematics, or a few words."""
     text = text.strip()
-    if not text or len(text) > 600:
+    if not text or len(text) > 600 or _CONNECTIVE.search(text):
         return False
+    if dates.read(text):
+        return True
     try:
-        node = parse(to_latex(text))
+        node = parse(single_escaped(to_latex(text)))
     except (ParseError, LimitError):
         return False
     if isinstance(node, Text):
         found = node.words.split()
+        if is_stock_phrase(node.words):
+            return True
         return len(found) <= words and found[0] not in _NOT_ANSWERS and not _HEDGES & set(found)
     return not prose(node)
 
@@ -255,6 +310,9 @@ def from_tail(tail: str) -> str | None:
     choice = _CHOICE_START.match(tail)
     if choice:
         return choice.group(1)
+    letter = _LETTER.match(tail)
+    if letter:
+        return letter.group(1)
     number = _NUMBER.match(tail)
     if number and number.group().strip():
         return number.group().strip()
@@ -298,7 +356,10 @@ def last_value(text: str) -> str | None:
         ):
             best = (match.end(), trimmed(match.group(1)))
     start = max(0, len(text) - 20_000)
-    for match in _NUMBER.finditer(blanked(text, found), start):
+    plain = blanked(text, found)
+    for match in _NUMBER.finditer(plain, start):
+        if best is not None and _APPROXIMATED.search(plain[max(0, match.start() - 24) : match.start()]):
+            continue  # 5/9, or about 0.556
         if match.group().strip() and (best is None or match.end() > best[0]):
             best = (match.end(), match.group().strip())
     return best[1] if best else None
@@ -333,9 +394,12 @@ def lenient(text: str) -> Candidate | None:
             return inner or Candidate(content)
     hashes = marked(text)
     if hashes is not None:
-        return Candidate(hashes)
+        return unspoken(Candidate(hashes))
     if spoken:
         return Candidate(spoken[0])
+    option = next(reversed(list(_OPTION.finditer(text[-2000:]))), None)
+    if option:
+        return Candidate(option.group(1) or option.group(2))
     whole = trimmed(text)
     if (
         "\n" not in whole
@@ -348,11 +412,20 @@ def lenient(text: str) -> Candidate | None:
     if len(whole) <= 80 and "\n" not in whole and _CHOICE_START.match(whole):
         return Candidate(whole)
     value = last_value(text)
-    return Candidate(value) if value else None
+    return Candidate(whole_formula(whole, value)) if value else None
+
+
+def whole_formula(text: str, value: str) -> str:
+    """ "The function is f(x) = x + 1": of a formula that ends the text all of it, not only its last number."""
+    for verb in (" is ", " are "):
+        _, found, tail = text[-300:].rpartition(verb)
+        if found and tail.endswith(value) and len(tail) > len(value) and not _WORDS.search(tail) and readable(tail, words=0):
+            return tail
+    return value
 
 
 def unspoken(candidate: Candidate) -> Candidate:
-    """A box that holds a sentence, "The answer is 5", stands for the answer in it."""
+    """A box or line that holds a sentence, "The answer is 5", stands for the answer in it."""
     content = candidate.text
     if candidate.parts or "nswer" not in content or len(content) > 1000:
         return candidate
@@ -372,16 +445,27 @@ def find(prediction: str, mode: Mode) -> Candidate | None:
     if found_boxes:
         return unspoken(joined(text, found_boxes))
     hashes = marked(text)
-    return Candidate(hashes) if hashes is not None else None
+    return unspoken(Candidate(hashes)) if hashes is not None else None
+
+
+def together(candidate: Candidate) -> str:
+    """The boxes of the last sentence as one list, with their names where all have one."""
+    if candidate.labels:
+        return ", ".join(f"{name} = {part}" for name, part in zip(candidate.labels, candidate.spread, strict=True))
+    return ", ".join(candidate.spread)
 
 
 def find_gold(gold: str) -> str:
-    """The answer in a gold text: its boxes, its `####` line, or all of it."""
+    """The answer in a gold text: its boxes, its `####` line, what "the answer is" announces, or all of it."""
     gold = gold[-TEXT_TAIL:]
     found = boxes(gold)
     if found:
         candidate = joined(gold, found)
+        if candidate.spread and not candidate.parts:
+            return together(candidate)
         return candidate.group if candidate.parts and not candidate.hedged else candidate.text
     if "####" in gold:
         return marked(gold) or ""
+    if "answer is" in gold and (spoken := phrase(gold[-20_000:])):
+        return spoken[0]
     return gold.replace("\\boxed", "").replace("\\fbox", "").strip()

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from rewards import nodes as n
-from rewards.answers import Decision, compare, read, string_key
+from rewards.answers import Decision, compare, is_choice, read, string_key
 from rewards.canonical import canonical, expand_signs
-from rewards.extraction import Candidate, find, find_gold
+from rewards.extraction import Candidate, find, find_gold, together
 from rewards.limits import ANSWER_CHARS, Undecided
 from rewards.nodes import Node
 from rewards.unicode import to_latex
@@ -55,9 +55,14 @@ def decide(candidate: Candidate, gold: str, symbolic: Symbolic | None) -> Decisi
     """
     decision = compare_cached(gold, candidate.text.strip(), symbolic)
     if candidate.parts and members(gold) == len(candidate.parts):
-        together = compare_cached(gold, candidate.group, symbolic)
-        if together.equal:
-            return together
+        group = compare_cached(gold, candidate.group, symbolic)
+        if group.equal:
+            return group
+    if not decision.equal and candidate.spread and not candidate.hedged and members(gold) == len(candidate.spread):
+        pointed = isinstance(read(gold).node, n.Seq)  # ordered: only names can tell which box is which
+        whole = compare_cached(gold, together(candidate), symbolic)
+        if whole.equal and (candidate.labels or not pointed):
+            return whole
     if not (decision.equal and candidate.hedged):
         return decision
     sure = all(compare_cached(gold, part, symbolic).equal for part in candidate.parts)
@@ -74,6 +79,9 @@ def judge(prediction: str, gold: str, mode: Mode, symbolic: Symbolic | None = No
         whole = string_key(to_latex(prediction.strip()))
         if whole and whole == read(expected).key:
             return "correct", prediction.strip(), "equal-string"
+        if len(prediction) <= 100 and expected.strip("() ").isalpha() and "\n" not in prediction.strip():
+            if is_choice(read(expected), read(prediction.strip())):  # "A: 10", where A: does not announce an answer
+                return "correct", prediction.strip(), "equal-choice"
     if candidate is None:
         return "no_answer", None, "no-answer"
     extracted = candidate.text.strip()[:ANSWER_CHARS]

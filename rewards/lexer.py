@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from rewards.limits import ANSWER_CHARS, DIGITS, NESTING, LimitError, ParseError
-from rewards.units import BARE_UNITS, NUMBER_WORDS
+from rewards.units import BARE_UNITS, NUMBER_WORDS, part_of
 from rewards.wordsets import word_set
 
 
@@ -82,7 +82,7 @@ _OVERLINE = re.compile(r"\s*\\(?:overline|bar|dot)\s*(?:\{(\d+)\}|(\d))")
 _PARENTHESISED = re.compile(r"\((\d+)\)")
 _COMMAND = re.compile(r"[A-Za-z]+\*?")
 _LETTERS = re.compile(r"[A-Za-z]+")
-_COMPOUND = re.compile(r"[A-Za-z]{3,8}-[A-Za-z]{3,5}(?![A-Za-z])")
+_COMPOUND = re.compile(r"[A-Za-z]{3,8}-[A-Za-z]{3,12}(?![A-Za-z])")
 _WORD = re.compile(r"[^\W\d_]+(?:[-'.][^\W\d_]+)*\.?")
 _DOTS = re.compile(r"\.{3,}|\\ldots|\\dots|\\cdots|\\dotsc|\\dotsb")
 _ENVIRONMENT = re.compile(r"\s*\{([a-zA-Z]+\*?)\}")
@@ -399,7 +399,7 @@ class Lexer:
             self.at = end + re.match(r"\.\s?m\b\.?", self.text[end : end + 4]).end()  # type: ignore[union-attr]
             return
         compound = _COMPOUND.match(self.text, self.at)
-        if compound and all(part in NUMBER_WORDS for part in compound.group().lower().split("-")):
+        if compound and all(part in NUMBER_WORDS or part_of(part) for part in compound.group().lower().split("-")):
             self.at = compound.end()
             self.emit("word", compound.group())
             return

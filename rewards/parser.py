@@ -6,13 +6,14 @@ product (explicit, implicit, mixed number) > power and postfix > atom (see atoms
 
 from __future__ import annotations
 
+from contextlib import suppress
 from fractions import Fraction
 
 from rewards import nodes as n
 from rewards.lexer import Token, tokenize
 from rewards.limits import NESTING, NODES, LimitError, ParseError
 from rewards.nodes import Node
-from rewards.units import NUMBER_WORDS, SCALES
+from rewards.units import COMPOUND, NUMBER_WORDS, SCALES, compound
 from rewards.wordsets import word_set
 
 RELATIONS = {
@@ -140,6 +141,9 @@ class Parser:
         self.depth -= 1
         if not items:
             raise ParseError("empty")
+        if len(items) == 2 and joiners in (["and"], [","]) and all(isinstance(item, n.Measure) for item in items):
+            with suppress(ParseError):  # 2 hours and 30 minutes
+                return measured_sum(*(item for item in items if isinstance(item, n.Measure)))
         if len(items) == 1:
             return items[0]
         return n.Listing(tuple(items), "or" if "or" in joiners else "and" if "and" in joiners else ",")
@@ -153,6 +157,9 @@ class Parser:
         node = self.relation()
         if self.words:
             node = n.Measure(node, tuple(self.words))
+        while isinstance(node, n.Measure) and (token := self.peek()) is not None and token.kind == "num":
+            self.words = []
+            node = measured_sum(node, n.Measure(self.product(), tuple(self.words)))
         self.words = []
         return node
 
@@ -243,6 +250,8 @@ class Parser:
                 factors.append(n.number(SCALES[self.take().text.lower()]))
             elif self.unit_words():
                 continue
+            elif self.words and (token := self.peek()) is not None and token.kind == "num":
+                break  # 6 feet 2 inches
             elif self.starts_factor():
                 self.implicit(factors)
             else:
@@ -339,6 +348,10 @@ class Parser:
             if following is not None and following.kind == "word":
                 self.at += 1
                 self.words.append("per")
+                return True
+            if following is not None and following.kind == "name" and following.text in ("h", "s"):
+                self.at += 2
+                self.words += ["per", following.text]
                 return True
             return False
         if token.kind != "word" or token.text in ("and", "or"):
@@ -475,6 +488,16 @@ class Parser:
         self.expect("}")
         self.bar_stop, self.in_braces = saved_stop, saved_braces
         return node
+
+
+def measured_sum(large: n.Measure, small: n.Measure) -> n.Measure:
+    """6 feet 2 inches as 74 inches. Raises ParseError where the two are not said together."""
+    match small.value:
+        case n.Num(value, _):
+            factor = compound(tuple(word for word in large.words if word != COMPOUND), small.words)
+            if factor is not None and 0 <= value < factor:
+                return n.Measure(n.Add((n.Mul((n.number(factor), large.value)), small.value)), (*small.words, COMPOUND))
+    raise ParseError("number after a unit")
 
 
 def parse(text: str, thousands: bool = True) -> Node:

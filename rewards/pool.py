@@ -60,10 +60,21 @@ class Worker:
         self.buffer = b""
         self.selector = selectors.DefaultSelector()
         self.selector.register(self.stdout, selectors.EVENT_READ)
+        self.born = time.monotonic()
+        self.ready = False
+
+    def wait_ready(self, seconds: float) -> None:
+        """Raises WorkerTimeout if it is not ready by then, and leaves it starting unless that took too long."""
+        if self.ready:
+            return
+        left = self.born + _START_SECONDS - time.monotonic()
         try:
-            self.line(_START_SECONDS)
+            self.line(min(seconds, left), kill=seconds >= left)
         except WorkerTimeout as error:
-            raise WorkerFailed("the verifier's worker process did not start") from error
+            if seconds >= left:
+                raise WorkerFailed("the verifier's worker process did not start") from error
+            raise
+        self.ready = True
 
     def send(self, requests: Sequence[dict[str, Any]]) -> None:
         data = b"".join(json.dumps(request).encode() + b"\n" for request in requests)
@@ -74,13 +85,14 @@ class Worker:
         except OSError as error:
             raise WorkerFailed("the verifier's worker process is gone") from error
 
-    def line(self, seconds: float) -> bytes:
-        """The next reply. Raises WorkerTimeout or WorkerFailed; either way the worker is dead then."""
+    def line(self, seconds: float, kill: bool = True) -> bytes:
+        """The next reply. Raises WorkerTimeout or WorkerFailed; the worker is dead then, unless told not to `kill`."""
         deadline = time.monotonic() + seconds
         while b"\n" not in self.buffer:
             remaining = deadline - time.monotonic()
             if remaining <= 0 or not self.selector.select(remaining):
-                self.kill()
+                if kill:
+                    self.kill()
                 raise WorkerTimeout
             chunk = os.read(self.stdout.fileno(), 1 << 16)
             if not chunk:
@@ -142,12 +154,46 @@ class VerifierPool:
     def warm(self) -> None:
         """Start every worker now: the first start takes about a second, mostly the import of sympy."""
         held = [self._slots.get() for _ in range(self.workers)]
-        for worker in held:
-            self._slots.put(worker or Worker(self.memory_mb))
+        workers = [worker or Worker(self.memory_mb) for worker in held]
+        try:
+            for worker in workers:
+                worker.wait_ready(_START_SECONDS)
+        finally:
+            for worker in workers:
+                self._slots.put(worker)
 
-    def verify(self, prediction: str, gold: str, mode: Mode = "strict", timeout: float = 1.0) -> Verdict:
-        """Like rewards.verify, with all of the work in a worker."""
-        return self._run([(prediction, gold)], mode, timeout)[0]
+    def verify(
+        self, prediction: str, gold: str, mode: Mode = "strict", timeout: float = 1.0, within: float | None = None
+    ) -> Verdict:
+        """Like rewards.verify, with all of the work in a worker, which gets `timeout` seconds for it.
+
+        Waiting for a free worker and for its start come on top, unless `within` bounds all of it: then
+        the caller has its verdict, "timeout" if need be, after that many seconds.
+        """
+        if within is None:
+            return self._run([(prediction, gold)], mode, timeout)[0]
+        start = time.monotonic()
+        late = Verdict("timeout", None, "time-limit", within)
+        try:
+            worker = self._slots.get(timeout=max(0.0, within))
+        except queue.Empty:
+            return late
+        verdicts: list[Verdict] = []
+        try:
+            for _ in range(2):  # again if the worker had died while it was idle
+                worker = worker or Worker(self.memory_mb)
+                worker.wait_ready(max(0.0, start + within - time.monotonic()))
+                left = max(0.0, start + within - time.monotonic())
+                worker = self._batch(worker, [(prediction, gold)], mode, min(timeout, left), verdicts)
+                if verdicts:
+                    break
+        except WorkerTimeout:
+            return late  # it goes on starting, for the next one
+        except (WorkerFailed, OSError):
+            worker = None
+        finally:
+            self._slots.put(worker)
+        return verdicts[0] if verdicts else Verdict("error", None, "error:WorkerFailed", time.monotonic() - start)
 
     def verify_many(
         self, pairs: Sequence[tuple[str, str]], mode: Mode = "strict", timeout: float = 1.0
@@ -181,7 +227,9 @@ class VerifierPool:
             while len(verdicts) < len(pairs):
                 try:
                     worker = worker or Worker(self.memory_mb)
-                except (WorkerFailed, OSError):
+                    worker.wait_ready(_START_SECONDS)
+                except (WorkerFailed, WorkerTimeout, OSError):
+                    worker = None
                     verdicts.append(Verdict("error", None, "error:WorkerFailed", 0.0))
                     continue
                 worker = self._batch(worker, pairs, mode, timeout, verdicts)

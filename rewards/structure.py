@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from rewards import decimals, matrices
+from rewards import decimals, matrices, solutions
 from rewards import nodes as n
 from rewards.canonical import (
     assigned,
@@ -13,6 +13,7 @@ from rewards.canonical import (
     degrees,
     expand_signs,
     is_calculation,
+    is_compound_name,
     is_percent,
     plain_words,
     same_variable,
@@ -24,7 +25,7 @@ from rewards.exact import Budget
 from rewards.limits import ITEMS, LimitError
 from rewards.nodes import Node
 from rewards.realsets import NotReal, Pieces, RealSets
-from rewards.units import conversion
+from rewards.units import COMPOUND, conversion
 
 _FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!="}
 
@@ -62,6 +63,10 @@ class Comparison:
         if gold == given:
             self.rule = "equal-tree"
             return True
+        verdict = solutions.same(gold, given, self.equal)
+        if verdict is not None:
+            self.rule = "equal-set" if verdict else "different"
+            return verdict
         gold, given = self.bare(gold, given)
         if isinstance(gold, n.Measure) or isinstance(given, n.Measure) or degrees(gold) or degrees(given):
             return self.measures(gold, given)
@@ -90,8 +95,9 @@ class Comparison:
             and isinstance(given, n.Relation)
         ):
             names = gold.members[0], given.members[0]
-            if names[0] == names[1] or any(
-                not isinstance(name, n.Sym) or len(name.name) > 4 for name in names
+            if names[0] == names[1] or (
+                any(not isinstance(name, n.Sym) or len(name.name) > 4 for name in names)
+                and not any(is_compound_name(name) for name in names)
             ):
                 return left, right
         return gold, given
@@ -112,6 +118,8 @@ class Comparison:
         left, left_words = unmeasured(gold)
         right, right_words = unmeasured(given)
         factors = conversion(left_words, right_words)
+        if (COMPOUND in left_words and not right_words) or (COMPOUND in right_words and not left_words):
+            factors = None
         if factors is None:
             if {left_words, right_words} & {("degree",)} and self.radians(
                 left, left_words, right, right_words
@@ -121,6 +129,8 @@ class Comparison:
             return False
         if factors[0] != factors[1]:
             left, right = n.Mul((n.number(factors[0]), left)), n.Mul((n.number(factors[1]), right))
+        if left_words and right_words and left_words[0][:1] in "apAP":
+            left, right = whole_hour(left), whole_hour(right)
         if self.equal(left, right):
             return True
         return bool({left_words, right_words} & {("degree",)}) and self.radians(
@@ -195,7 +205,7 @@ class Comparison:
             return True
         if any(item == n.Sym("ldots") or item == n.Sym("cdots") for item in (*gold, *given)):
             return False
-        if as_set:
+        if as_set or all(isinstance(item, n.Seq) for item in (*gold, *given)):  # a point listed twice is one
             return self.covered(gold, given) and self.covered(given, gold)
         if len(gold) != len(given):
             return False
@@ -361,6 +371,11 @@ class Comparison:
                 bounds[0].items, bounds[1].items
             )  # fmt: skip
         return False
+
+
+def whole_hour(node: Node) -> Node:
+    """7:00 as 7, for times of day."""
+    return node.items[0] if isinstance(node, n.Ratio) and node.items[1:] == (n.ZERO,) else node
 
 
 def plain(node: Node) -> Node:

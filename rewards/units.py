@@ -83,7 +83,15 @@ _TENS = word_list("twenty thirty forty fifty sixty seventy eighty ninety")
 NUMBER_WORDS: dict[str, int] = {word: value for value, word in enumerate(_ONES)}
 NUMBER_WORDS |= {word: 20 + 10 * index for index, word in enumerate(_TENS)}
 NUMBER_WORDS |= {"hundred": 100, "thousand": 1000, "million": 10**6}
+PARTS = {"half": 2, "halve": 2, "quarter": 4, "fourth": 4, "third": 3, "fifth": 5, "sixth": 6, "seventh": 7, "eighth": 8,
+         "ninth": 9, "tenth": 10, "twelfth": 12, "twentieth": 20, "hundredth": 100, "thousandth": 1000}  # fmt: skip
+"""Denominators in words; their plurals end in s."""
 SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+
+
+def part_of(word: str) -> int:
+    """The denominator that "thirds" names, 0 if it names none."""
+    return PARTS.get(word, 0) or (PARTS.get(word[:-1], 0) if word.endswith("s") else 0)
 
 
 _SPEEDS = {"mph": ("mile", "per", "hour"), "kph": ("km", "per", "hour"), "kmh": ("km", "per", "hour")}
@@ -159,3 +167,27 @@ def conversion(gold: tuple[str, ...], given: tuple[str, ...]) -> tuple[Fraction,
             return None
         return left.top, right.top  # "$5" and "$5 per day" are compatible
     return left.factor, right.factor
+
+
+COMPOUND = "&"
+"""Stands among the words of a value said in two units, which a bare number does not answer."""
+_COMPOUNDS = {
+    "length": ("yard foot inch", "km m cm mm", "mile yard", "mile foot", "m cm"), "mass": ("lb oz", "kg g"),
+    "time": ("week day hour minute second", "hour second"), "calendar": ("year month",), "money": ("dollar cent",),
+    "volume": ("l ml",), "volume-us": ("gallon quart pint cup",),
+}  # fmt: skip
+
+
+def compound(large: tuple[str, ...], small: tuple[str, ...]) -> Fraction | None:
+    """How many `small` make one `large` where people say both: 12 for feet and inches, else None."""
+    first, second = read_unit(large), read_unit(small)
+    if first is None or second is None or first.dimensions != second.dimensions or len(first.dimensions) != 1:
+        return None
+    ((dimension, power),) = first.dimensions.items()
+    if power != 1:
+        return None
+    for chain in _COMPOUNDS.get(dimension, ()):
+        factors = [_UNITS[word][1] for word in chain.split()]
+        if first.factor in factors and second.factor in factors and first.factor > second.factor:
+            return first.factor / second.factor
+    return None

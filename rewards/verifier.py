@@ -16,8 +16,8 @@ from rewards.pool import VerifierPool, default_pool
 from rewards.verdict import OUTCOMES, Mode, Verdict
 
 _CHUNK = 2048
-_SYMBOLIC_SHARE = 0.55
-"""Part of the time limit that sympy gets: the rest covers a worker that must be started first."""
+_SYMBOLIC_SHARE = 0.85
+"""Part of the time limit after which the worker is given up, so that the verdict is out before the end."""
 T = TypeVar("T")
 
 
@@ -35,19 +35,25 @@ def verify(prediction: str, gold: str, mode: Mode = "strict", timeout: float = 1
     """Judge one prediction. Never raises, never prints, deterministic, safe in any thread.
 
     Almost every answer is decided in this process within fixed bounds of work; what needs sympy goes to
-    a worker process that is killed so that the verdict comes within `timeout` seconds, on a machine that
-    starts a worker in 0.4 s.
+    a worker process, shared by the threads of this one, that is killed so that the verdict comes within
+    `timeout` seconds, the start of the worker included.
     """
     start = time.perf_counter()
     try:
         outcome, extracted, rule = judge(as_text(prediction), as_text(gold), mode)
     except NeedsSymbolic:
-        verdict = default_pool().verify(as_text(prediction), as_text(gold), mode, _SYMBOLIC_SHARE * timeout)
+        left = _SYMBOLIC_SHARE * timeout - (time.perf_counter() - start)
+        verdict = default_pool().verify(as_text(prediction), as_text(gold), mode, timeout, within=left)
         extracted = verdict.extracted or extract(as_text(prediction), mode)
         return Verdict(verdict.outcome, extracted, verdict.rule, time.perf_counter() - start)
     except Exception as error:  # the contract: a failing checker is an outcome of its own, never a 0
         return Verdict("error", None, f"error:{type(error).__name__}", time.perf_counter() - start)
     return Verdict(outcome, extracted, rule, time.perf_counter() - start)
+
+
+def warm() -> None:
+    """Start this process's worker now: the first answer that needs sympy would wait for it, 0.4 s on an idle core."""
+    default_pool().warm()
 
 
 def as_text(value: object) -> str:

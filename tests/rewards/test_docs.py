@@ -27,6 +27,12 @@ def test_extraction_examples(row: tuple[str, ...]) -> None:
     assert (extract(prediction, "lenient") or "-") == lenient
 
 
+@pytest.mark.parametrize("row", table("boxes"), ids=lambda row: row[0])
+def test_box_examples(row: tuple[str, ...]) -> None:
+    _, gold, prediction, outcome = row
+    assert verify(prediction, gold).outcome == outcome
+
+
 @pytest.mark.parametrize("row", table("equality"), ids=lambda row: row[0])
 def test_equality_examples(row: tuple[str, ...]) -> None:
     _, gold, prediction, outcome = row

@@ -168,6 +168,34 @@ LENIENT = [
     ("Total: 70,000 dollars", "70000", "correct"),
     ("The profit was $70,000", "70000", "correct"),
     (r"the answer is -\frac{1}{2}", "-0.5", "correct"),
+    ("The answer is 3 hours and 20 minutes", "200 minutes", "correct"),
+    ("April 2, 2019", "2 April 2019", "correct"),
+    ("一共有25个苹果。", "25", "correct"),
+    ("比例为3/7", r"\frac37", "correct"),
+    ("المجموع هو **48**.", "48", "correct"),
+    ("कुल 31 किताबें हैं।", "31", "correct"),
+    ("The answer is for sure C, because A and B fail", "C", "correct"),
+    ("The answer: E, it cannot be A", "E", "correct"),
+    ("The correct option is (B).", "B", "correct"),
+    ("So option D is correct.", "D", "correct"),
+    ("The answer isn't 8. It is 9.", "9", "correct"),
+    ("The chance is 3/7, or about 0.4286.", "3/7", "correct"),
+    ("The line is y = 2x + 7.", "2x+7", "correct"),
+    ("故选B", "B", "correct"),
+    ("Yes, it does.", "yes", "correct"),
+    ("Yes, it does.", "no", "wrong"),
+    ("The limit does not exist", "does not exist", "no_answer"),
+    ("does not exist", "DNE", "correct"),
+    ("9:00 AM", "9 a.m.", "correct"),
+    ("9", "9 km/h", "correct"),
+    ("We have $y = 77$, so $x = 96$.", "96", "correct"),
+    ("Here y = 77, so x = 96.", "96", "correct"),
+    ("#### The number asked for is the answer: 10.", "10", "correct"),
+    ("B: 12", "B", "correct"),
+    ("B: 12", "12", "correct"),
+    ("A fails, so I choose B", "B", "correct"),
+    ("A fails, so I choose B", "A", "wrong"),
+    (r"$-1 \\le x \\le 4$", r"x \in [-1,4]", "correct"),
 ]
 
 
@@ -195,6 +223,8 @@ def test_a_long_prediction_is_searched_from_its_end() -> None:
 def test_gold_may_be_a_solution_text() -> None:
     assert verify(r"\boxed{72}", "3 * 24 = 72\n#### 72").outcome == "correct"
     assert verify(r"\boxed{\frac12}", r"We get $x = \boxed{\frac{1}{2}}$.").outcome == "correct"
+    assert verify(r"\boxed{9}", "Half of $18$ is left. The final answer is $9$. I hope it is correct.").outcome == "correct"
+    assert verify(r"\boxed{18}", "Half of $18$ is left. The final answer is $9$. I hope it is correct.").outcome == "wrong"
     assert verify(r"\boxed{2, 1}", r"$\boxed{1}$ and $\boxed{2}$").outcome == "correct"
 
 

@@ -55,6 +55,32 @@ def test_a_worker_out_of_time_is_killed_and_replaced(pool: VerifierPool) -> None
     assert pool.verify(r"\boxed{5}", "5").outcome == "correct"
 
 
+def test_a_starting_worker_does_not_block_the_caller() -> None:
+    with VerifierPool(1) as pool:
+        start = time.perf_counter()
+        verdict = pool.verify(r"\boxed{5}", "5", within=0.02)
+        assert (verdict.outcome, verdict.rule) == ("timeout", "time-limit")
+        assert time.perf_counter() - start < 0.5
+        assert pool.verify(r"\boxed{5}", "5", timeout=30, within=30).outcome == "correct"
+        assert pool.replaced == 0  # the same worker, which went on starting
+
+
+def test_a_busy_worker_does_not_block_the_caller(pool: VerifierPool) -> None:
+    worker = pool._slots.get()
+    start = time.perf_counter()
+    assert pool.verify(r"\boxed{5}", "5", within=0.1).outcome == "timeout"
+    assert time.perf_counter() - start < 0.6
+    pool._slots.put(worker)
+    assert pool.verify(r"\boxed{5}", "5", within=30).outcome == "correct"
+
+
+def test_the_limit_holds_for_all_of_it() -> None:
+    for limit in (0.3, 1.0):
+        start = time.perf_counter()
+        assert verify(SLOW, "5", timeout=limit).outcome == "timeout"
+        assert time.perf_counter() - start < limit + 0.5
+
+
 def test_the_pairs_after_a_slow_one_are_judged(pool: VerifierPool) -> None:
     pairs = [(r"\boxed{1}", "1"), (SLOW, "5"), (r"\boxed{2}", "2"), (r"\boxed{3}", "4")]
     outcomes = [verdict.outcome for verdict in pool.verify_many(pairs, timeout=0.3)]
