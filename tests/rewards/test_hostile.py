@@ -114,8 +114,9 @@ for text in LARGE_NUMBERS + DEEP + LONG + SPECIAL:
 from rewards.pool import default_pool
 default_pool().verify("\\\\boxed{\\\\int_0^1 x dx}", "1/2")
 default_pool().close()
-for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
-    print(resource.getrusage(who).ru_maxrss)
+# VmHWM, not ru_maxrss, which a process inherits from the one that started it (here: pytest, with torch in it).
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
     root = Path(__file__).parents[2]
     done = subprocess.run(
