@@ -1,4 +1,4 @@
-"""Manners of the libraries, in this process and in workers: no progress bars or advice on the screen, no spinning."""
+"""Keeps the libraries' progress bars and advice off the screen, in this process and in workers."""
 
 from __future__ import annotations
 
@@ -11,9 +11,6 @@ _SETTINGS = {
     "TQDM_DISABLE": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "VLLM_LOGGING_LEVEL": "ERROR",
-    # OpenMP threads that spin at barriers come to a near stop when another process wants a core too: decoding beside
-    # another run on two cores gave 127 tokens/s with spinning threads and 369 with sleeping ones.
-    "OMP_WAIT_POLICY": "passive",
 }
 
 
