@@ -81,6 +81,28 @@ class Example(Row, frozen=True, kw_only=True):
     weight: float = 1.0
 
 
+class Pair(Row, frozen=True, kw_only=True):
+    """A preference: after `context_ids` (prompt and shared steps), `chosen_ids` rather than `rejected_ids`.
+
+    `kind`: "full" (whole solutions), "edited" (a step and its wrong edit), "pit" or "step" (from rollouts);
+    `error` is the error type of an edit. `first_difference` is the index of the first token that differs; the
+    ids before it are equal on both sides. `chosen_eos` and `rejected_eos` say whether a side ends with the end
+    token: only where a solution ends.
+    """
+
+    problem: str
+    context_ids: list[int]
+    chosen_ids: list[int]
+    rejected_ids: list[int]
+    chosen: str
+    rejected: str
+    kind: str
+    error: str | None
+    first_difference: int
+    chosen_eos: bool
+    rejected_eos: bool
+
+
 class ProblemScore(Row, frozen=True, kw_only=True):
     """How one problem of a benchmark went: `correct` of `samples` answers; text and verdict of the first."""
 

@@ -39,6 +39,8 @@ def run_plan(plan: Plan, store: Store, folder: RunFolder, reporter: Reporter) ->
                 if kind.device and executor:
                     executor.rest()
                 cached = _make(stage, kind, store, chosen, folder, reporter, (number, len(plan.stages)), plan.recipe)
+            else:
+                store.tidy(artefact)
             manifest = artefact.manifest()
             results[stage.label] = manifest["metrics"]
             tracker.log(stage.label, manifest["metrics"])

@@ -80,7 +80,11 @@ class Store:
         return exclusively(artefact.path.parent / f".{artefact.key}.lock")
 
     def finish(self, artefact: Artefact, content: dict[str, Any]) -> None:
-        """Write the manifest over whatever files the artefact holds, then drop the work folder."""
+        """Write the manifest over whatever files the artefact holds, then drop the work folder.
+
+        Temporary files of writers that were killed go first: nobody writes any more when all shards are done.
+        """
+        self._drop_temporary(artefact)
         files = {}
         for path in sorted(p for p in artefact.path.rglob("*") if p.is_file()):
             name = path.relative_to(artefact.path).as_posix()
@@ -88,6 +92,20 @@ class Store:
                 files[name] = {"sha256": sha256_of(path), "bytes": path.stat().st_size}
         write_json(artefact.path / MANIFEST, {"kind": artefact.kind, "key": artefact.key, "files": files, **content})
         shutil.rmtree(artefact.work, ignore_errors=True)
+
+    def tidy(self, artefact: Artefact) -> None:
+        """Drop what is left of a complete artefact's making, after a kill between the manifest and the clean-up."""
+        if artefact.work.exists() or any(artefact.path.glob(".*.tmp")):
+            with self.lock(artefact):
+                self._drop_temporary(artefact)
+                shutil.rmtree(artefact.work, ignore_errors=True)
+
+    def _drop_temporary(self, artefact: Artefact) -> None:
+        for leftover in artefact.path.glob(".*.tmp"):
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
 
     def manifests(self, kind: str) -> list[dict[str, Any]]:
         """Manifests of all complete artefacts of a kind."""

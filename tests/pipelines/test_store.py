@@ -43,6 +43,29 @@ def test_the_manifest_covers_what_belongs_to_the_artefact(tmp_path: Path):
     assert files[part.name] == {"sha256": sha256_of(part), "bytes": part.stat().st_size}
 
 
+def test_what_killed_writers_left_goes_when_the_artefact_is_finished(tmp_path: Path):
+    store = Store(tmp_path)
+    artefact = store.artefact("sample", "k")
+    artefact.work.mkdir(parents=True)
+    artefact.part(0).write_text("rows")
+    (artefact.path / ".part-00000.parquet.4711.tmp").write_text("ro")
+    store.finish(artefact, {})
+    assert sorted(p.name for p in artefact.path.iterdir()) == ["manifest.json", "part-00000.parquet"]
+
+
+def test_what_a_kill_after_the_manifest_left_goes_at_the_next_use(tmp_path: Path):
+    store = Store(tmp_path)
+    artefact = store.artefact("sample", "k")
+    artefact.part(0).parent.mkdir(parents=True)
+    artefact.part(0).write_text("rows")
+    store.finish(artefact, {})
+    artefact.work.mkdir()
+    (artefact.work / "shard-00000.json").write_text("{}")
+    (artefact.path / ".manifest.json.4711.tmp").write_text("{")
+    store.tidy(artefact)
+    assert sorted(p.name for p in artefact.path.iterdir()) == ["manifest.json", "part-00000.parquet"]
+
+
 def test_only_complete_artefacts_are_listed(tmp_path: Path):
     store = Store(tmp_path)
     for key in ("b", "a"):
