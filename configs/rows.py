@@ -103,6 +103,14 @@ class Pair(Row, frozen=True, kw_only=True):
     rejected_eos: bool
 
 
+class PairLogprobs(Row, frozen=True, kw_only=True):
+    """What a reference model says of one pair: natural log-probabilities of both sides, summed over their tokens."""
+
+    pair: str
+    chosen: float
+    rejected: float
+
+
 class ProblemScore(Row, frozen=True, kw_only=True):
     """How one problem of a benchmark went: `correct` of `samples` answers; text and verdict of the first."""
 

@@ -137,12 +137,35 @@ class LoraSection(Section):
     targets: list[str] | Literal["all-linear"] = "all-linear"
 
 
-class TrainingSection(Section):
-    """One training stage. `batch_size` is in examples; `micro_batch_tokens` bounds one forward pass."""
+class DpoSection(Section):
+    """Direct preference optimisation: see `trainers/dpo.py` for the formulas. `nll` weighs the chosen tokens' NLL."""
 
-    method: Literal["sft"] = "sft"
-    adapter: Literal["lora", "full"] = "lora"
+    beta: Annotated[float, Field(gt=0.0)] = 0.1
+    loss: Literal["sigmoid", "sigmoid_norm", "ipo"] = "sigmoid"
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=0.5)] = 0.0
+    nll: Annotated[float, Field(ge=0.0)] = 0.0
+    validation_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    stop_if_worse_than_start: bool = False
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> DpoSection:
+        if self.loss == "ipo" and self.label_smoothing:
+            raise ValueError("`label_smoothing` does not exist for loss `ipo`")
+        if self.stop_if_worse_than_start and not self.validation_fraction:
+            raise ValueError("`stop_if_worse_than_start` needs `validation_fraction` > 0")
+        return self
+
+
+class TrainingSection(Section):
+    """One training stage. `batch_size` is in examples or pairs; `micro_batch_tokens` bounds one forward pass."""
+
+    method: Literal["sft", "dpo"] = "sft"
+    adapter: Literal["lora", "qlora", "full"] = "lora"
     lora: LoraSection = LoraSection()
+    dpo: DpoSection = DpoSection()
+    optimizer: Literal["adamw", "paged_adamw_8bit"] = "adamw"
+    attention: Literal["auto", "sdpa", "flex", "flash"] = "auto"
+    prefix_sharing: bool = True
     learning_rate: Annotated[float, Field(gt=0.0)] = 2e-4
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup_ratio: Fraction = 0.1

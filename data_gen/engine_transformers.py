@@ -89,7 +89,9 @@ class TransformersEngine:
             self._base = self._model.unload()
             self._model = self._base
         if path is not None:
-            self._model = PeftModel.from_pretrained(self._base, str(path), use_safetensors=True).eval()
+            self._model = PeftModel.from_pretrained(
+                self._base, str(path), use_safetensors=True, autocast_adapter_dtype=False  # as the trainer runs it
+            ).eval()
         self._adapter = path
 
     def rest(self) -> None:

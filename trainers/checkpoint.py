@@ -93,7 +93,10 @@ def load_checkpoint(
             if key.startswith("optimizer.") and key.endswith(suffix):
                 field = key[len("optimizer.") : -len(suffix)]
                 if "." not in field:
-                    optimizer.state[p][field] = value if field == "step" else value.to(p.device)
+                    if field == "step":  # a tensor in torch, a number in bitsandbytes
+                        optimizer.state[p][field] = value if value.is_floating_point() else int(value)
+                    else:
+                        optimizer.state[p][field] = value.to(p.device)
     torch.set_rng_state(tensors["rng.cpu"])
     if "rng.cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["rng.cuda"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,24 +10,31 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from configs.errors import InputError
+from configs.errors import ConfigError, InputError
 from configs.schema import LoraSection
+from trainers.attention import IMPLEMENTATION
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
 
 def load_for_training(
-    path: Path, dtype: str, adapter: str, lora: LoraSection, start: Path | None, seed: int
+    path: Path, dtype: str, adapter: str, lora: LoraSection, start: Path | None, seed: int, attention: str = "sdpa"
 ) -> PreTrainedModel | PeftModel:
     """The model in `path` with its trainable parameters marked.
 
-    lora: base weights frozen in `dtype`, adapter weights in float32; `start` continues an earlier adapter.
+    lora: base weights frozen and adapter weights trainable, both in `dtype` (the optimiser keeps float32 copies);
+    `start` continues an earlier adapter.
+    qlora: the same on a base quantised to 4-bit NormalFloat with double quantisation (Dettmers et al. 2023).
     full: all weights trainable in float32 (the forward pass runs under autocast when `dtype` is bfloat16).
     """
     full = adapter == "full"
+    more: dict[str, Any] = {}
+    if adapter == "qlora":
+        more = {"quantization_config": _nf4(dtype), "device_map": {"": device()}}
     model: Any = AutoModelForCausalLM.from_pretrained(
-        path, dtype=torch.float32 if full else getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
+        path, dtype=torch.float32 if full else getattr(torch, dtype), use_safetensors=True, trust_remote_code=False,
+        attn_implementation=IMPLEMENTATION[attention], **more,
     )
     model.config.use_cache = False
     if full:
@@ -36,7 +44,10 @@ def load_for_training(
     from peft import LoraConfig, PeftModel, get_peft_model
 
     if start is not None:
-        return PeftModel.from_pretrained(model, str(start), is_trainable=True, use_safetensors=True).to(device()).train()
+        started = PeftModel.from_pretrained(
+            model, str(start), is_trainable=True, use_safetensors=True, autocast_adapter_dtype=False
+        )
+        return _ready(started, dtype)
     with torch.random.fork_rng():
         torch.manual_seed(seed)  # the only randomness here: the initial A matrices
         peft_model = get_peft_model(
@@ -46,8 +57,27 @@ def load_for_training(
                 lora_dropout=lora.dropout, target_modules=lora.targets,
                 task_type="CAUSAL_LM",
             ),
+            autocast_adapter_dtype=False,
         )
-    return peft_model.to(device()).train()
+    return _ready(peft_model, dtype)
+
+
+def _ready(model: PeftModel, dtype: str) -> PeftModel:
+    """On the device, adapter weights in `dtype` also where the base is quantised."""
+    for parameter in trainable(model).values():
+        parameter.data = parameter.data.to(getattr(torch, dtype))
+    return model.to(device()).train()
+
+
+def _nf4(dtype: str) -> Any:
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigError("training.adapter is `qlora`, which needs bitsandbytes: pip install '.[qlora]', or set lora")
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, dtype),
+    )
 
 
 def save_trained(model: PreTrainedModel | PeftModel, folder: Path, base: Path, dtype: str) -> None:

@@ -1,4 +1,7 @@
-"""Training: a new adapter or new weights from examples. Inputs: examples, and optionally model (to continue)."""
+"""Training: a new adapter or new weights.
+
+Inputs: examples (method sft), or pairs and reference (method dpo); and optionally model (to continue).
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,22 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from configs.rows import Example
+from configs.rows import Example, Pair, PairLogprobs
 from configs.schema import TrainingSection
 from pipelines.files import disk_error, writing
 from pipelines.stage import Report, ShardResult, ShardRunner, Task, register
 from pipelines.store import publish_model
 
+if TYPE_CHECKING:
+    from trainers.loop import Method
+
 
 class TrainStage:
     """config: training (the section), model, dtype, seed. Writes `model/` and `train.jsonl`, a record a step."""
 
-    name, version, where, device = "train", 1, "workers", True
+    name, version, where, device = "train", 2, "workers", True
 
     def shards(self, task: Task) -> int:
         return 1
@@ -28,21 +34,19 @@ class TrainStage:
             import torch
 
             from trainers.checkpoint import SaveError
-            from trainers.sft import metrics_of, train_sft
+            from trainers.loop import metrics_of, train
 
             torch.set_num_threads(task.hints["train_threads"])
             often = {"checkpoint_every": task.hints["checkpoint_every"]}
             settings = TrainingSection.model_validate({**task.config["training"], **often})
-            base, start = Path(task.paths["base"]), None
-            if "model" in task.inputs:
-                trained = task.input("model").model
-                base, start = (trained, None) if settings.adapter == "full" else (base, trained)
-            examples = task.rows("examples", Example)
+            base, start = starting_weights(task, settings)
+            seed = task.seed("train")
+            rows, method = _method(task, settings, seed)
             output = task.artefact.path / ".model.tmp"
             began = time.monotonic()
             try:
-                history = train_sft(
-                    examples, settings, base=base, dtype=task.config["dtype"], start=start, seed=task.seed("train"),
+                history = train(
+                    method, settings, base=base, dtype=task.config["dtype"], start=start, seed=seed,
                     work=task.artefact.work, output=output, report=report,
                 )
             except SaveError as e:
@@ -51,13 +55,36 @@ class TrainStage:
                 temporary.write_text("".join(json.dumps(h) + "\n" for h in history))
             publish_model(task.artefact, output)
             return ShardResult(
-                rows=len(examples), metrics=metrics_of(history), timing={"train_seconds": time.monotonic() - began}
+                rows=rows, metrics=metrics_of(history), timing={"train_seconds": time.monotonic() - began}
             )
 
         return run
 
     def metrics(self, task: Task, shards: Sequence[ShardResult]) -> dict[str, Any]:
         return {**shards[0].metrics, "examples": shards[0].rows}
+
+
+def starting_weights(task: Task, settings: TrainingSection) -> tuple[Path, Path | None]:
+    """Folder of the base (or full) weights, and of the adapter to go on from."""
+    base = Path(task.paths["base"])
+    if "model" not in task.inputs:
+        return base, None
+    trained = task.input("model").model
+    return (trained, None) if settings.adapter == "full" else (base, trained)
+
+
+def _method(task: Task, settings: TrainingSection, seed: int) -> tuple[int, Method]:
+    """Number of rows to learn from, and the method with them."""
+    if settings.method == "dpo":
+        from trainers.dpo import DirectPreferenceOptimization
+
+        pairs: list[Pair] = task.rows("pairs", Pair)
+        reference = {r.pair: (r.chosen, r.rejected) for r in task.rows("reference", PairLogprobs)}
+        return len(pairs), DirectPreferenceOptimization(pairs, reference, settings, seed)
+    from trainers.sft import SupervisedFineTuning
+
+    examples: list[Example] = task.rows("examples", Example)
+    return len(examples), SupervisedFineTuning(examples, settings, seed)
 
 
 register(TrainStage())

@@ -13,8 +13,10 @@ from transformers import AutoModelForCausalLM
 from configs.errors import InputError, RatchetError
 from configs.rows import Example
 from configs.schema import TrainingSection
+from trainers.loop import Record, batch_plan, train
+from trainers.policy import Policy
 from trainers.schedule import learning_rate
-from trainers.sft import batch_plan, completion_nll, micro_batches, train_sft
+from trainers.sft import SupervisedFineTuning, weighted_nll
 
 
 def _example(i: int, prompt: int = 4, completion: int = 3, weight: float = 1.0) -> Example:
@@ -41,9 +43,9 @@ def _plain_nll(model: torch.nn.Module, examples: list[Example]) -> torch.Tensor:
 def test_loss_and_gradients_equal_the_plain_computation(tiny_model: Path) -> None:
     examples = [_example(0, 3, 4), _example(1, 7, 2, weight=0.5), _example(2, 1, 6, weight=2.0)]
     gradients = []
-    for nll in (completion_nll, _plain_nll):
+    for packed in (True, False):
         model = AutoModelForCausalLM.from_pretrained(tiny_model)
-        loss = nll(model, examples)
+        loss = weighted_nll(Policy(model, "sdpa", True), examples) if packed else _plain_nll(model, examples)
         loss.backward()
         gradients.append((loss.item(), {n: p.grad for n, p in model.named_parameters() if p.grad is not None}))
     (ours, our_gradients), (plain, plain_gradients) = gradients
@@ -57,14 +59,17 @@ class _Stop(Exception):
     pass
 
 
-def _train(tiny_model: Path, folder: Path, settings: TrainingSection, stop_after: int | None = None) -> list[dict[str, float]]:
+def _train(
+    tiny_model: Path, folder: Path, settings: TrainingSection, stop_after: int | None = None, start: Path | None = None,
+    dtype: str = "float32",
+) -> list[Record]:
     def report(values: dict[str, float]) -> None:
         if stop_after is not None and values["done"] > stop_after:
             raise _Stop
 
-    return train_sft(
-        EXAMPLES, settings, base=tiny_model, dtype="float32", start=None, seed=3, work=folder / "work",
-        output=folder / "model", report=report,
+    return train(
+        SupervisedFineTuning(EXAMPLES, settings, 3), settings, base=tiny_model, dtype=dtype, start=start, seed=3,
+        work=folder / "work", output=folder / "model", report=report,
     )
 
 
@@ -72,18 +77,19 @@ def _files(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in sorted((folder / "model").iterdir())}
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("adapter", ["lora", "full"])
-def test_interrupted_training_ends_with_the_same_bytes(tiny_model: Path, tmp_path: Path, adapter: str) -> None:
+def test_interrupted_training_ends_with_the_same_bytes(tiny_model: Path, tmp_path: Path, adapter: str, dtype: str) -> None:
     settings = TrainingSection.model_validate({
         "adapter": adapter, "epochs": 3, "batch_size": 4, "checkpoint_every": 2, "learning_rate": 1e-3,
         "lora": {"dropout": 0.1, "r": 4},
     })
-    calm = _train(tiny_model, tmp_path / "calm", settings)
+    calm = _train(tiny_model, tmp_path / "calm", settings, dtype=dtype)
     for stop_after in (3, 7):
         with pytest.raises(_Stop):
-            _train(tiny_model, tmp_path / "cut", settings, stop_after)
+            _train(tiny_model, tmp_path / "cut", settings, stop_after, dtype=dtype)
         assert not (tmp_path / "cut" / "model").exists()
-    resumed = _train(tiny_model, tmp_path / "cut", settings)
+    resumed = _train(tiny_model, tmp_path / "cut", settings, dtype=dtype)
     assert resumed == calm
     assert _files(tmp_path / "cut") == _files(tmp_path / "calm")
 
@@ -92,10 +98,7 @@ def test_the_loss_falls_and_the_adapter_can_be_continued(tiny_model: Path, tmp_p
     settings = TrainingSection(learning_rate=1e-2, epochs=6, batch_size=7, schedule="constant")
     first = _train(tiny_model, tmp_path / "a", settings)
     assert first[-1]["loss"] < 0.7 * first[0]["loss"]
-    second = train_sft(
-        EXAMPLES, settings, base=tiny_model, dtype="float32", start=tmp_path / "a" / "model", seed=4,
-        work=tmp_path / "b" / "work", output=tmp_path / "b" / "model", report=lambda _: None,
-    )
+    second = _train(tiny_model, tmp_path / "b", settings, start=tmp_path / "a" / "model")
     assert second[0]["loss"] < 0.75 * first[0]["loss"]
 
 
@@ -111,10 +114,9 @@ def test_divergence_stops_the_run(tiny_model: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "model").exists()
 
 
-def test_no_examples_is_an_error(tiny_model: Path, tmp_path: Path) -> None:
+def test_no_examples_is_an_error() -> None:
     with pytest.raises(InputError, match="no training examples"):
-        train_sft([], TrainingSection(), base=tiny_model, dtype="float32", start=None, seed=0, work=tmp_path,
-                  output=tmp_path / "m", report=lambda _: None)
+        SupervisedFineTuning([], TrainingSection(), 0)
 
 
 @given(st.integers(1, 50), st.integers(1, 4), st.integers(1, 9), st.integers(0, 5))
@@ -123,16 +125,6 @@ def test_every_example_once_an_epoch(count: int, epochs: int, size: int, seed: i
     for epoch in range(epochs):
         seen = [i for e, indices in plan if e == epoch for i in indices]
         assert sorted(seen) == list(range(count))
-
-
-@given(st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), min_size=1, max_size=30), st.integers(1, 200))
-def test_micro_batches_respect_the_budget(lengths: list[tuple[int, int]], budget: int) -> None:
-    examples = [_example(i, p, c) for i, (p, c) in enumerate(lengths)]
-    groups = micro_batches(examples, budget)
-    assert sorted(e.id for g in groups for e in g) == sorted(e.id for e in examples)
-    for group in groups:
-        width = max(len(e.prompt_ids) + len(e.token_ids) for e in group)
-        assert width * len(group) <= budget or len(group) == 1
 
 
 def test_learning_rates() -> None:

@@ -1,0 +1,98 @@
+"""Attention for packed rows (see `trainers.packing`): place q attends to place k when k <= q < end[k].
+
+`flex`: torch's flex_attention with a block mask, which skips the blocks that no token attends to; compiled, for
+GPUs. `sdpa`: scaled_dot_product_attention with a dense boolean mask; everywhere. `flash`: flash-attn's variable
+length kernels, for rows in which nothing is shared (it knows no trees).
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from typing import Any
+
+import torch
+from transformers import AttentionInterface
+
+from configs.errors import ConfigError
+from trainers.packing import Packed
+
+FLEX = "ratchet_flex"
+IMPLEMENTATION = {"sdpa": "sdpa", "flex": FLEX, "flash": "flash_attention_2"}
+BLOCK = 128
+
+
+def resolve_attention(kind: str, prefix_sharing: bool, device: torch.device) -> str:
+    """`auto`: flex on a GPU, sdpa elsewhere. Raises ConfigError for what cannot work."""
+    if kind == "auto":
+        return "flex" if device.type == "cuda" else "sdpa"
+    if kind == "flash":
+        if prefix_sharing:
+            raise ConfigError(
+                "training.attention is `flash`, which cannot share prefixes: set training.prefix_sharing=false, "
+                "or training.attention=flex"
+            )
+        if device.type != "cuda" or importlib.util.find_spec("flash_attn") is None:
+            raise ConfigError(
+                "training.attention is `flash`, which needs a GPU and flash-attn (pip install '.[flash]'): "
+                "or set training.attention=auto"
+            )
+    return kind
+
+
+def attention_inputs(packed: Packed, kind: str) -> dict[str, Any]:
+    """Keyword arguments of the model's forward that make it see `packed` as the trie that it is."""
+    if kind == "flash":  # the kernel finds the sequences by the position ids that start again
+        return {"position_ids": packed.depth, "attention_mask": None}
+    mask = _block_mask(packed.end) if kind == "flex" else _dense_mask(packed.end)
+    return {"position_ids": packed.depth, "attention_mask": mask}
+
+
+def _dense_mask(end: torch.Tensor) -> torch.Tensor:
+    """[rows, 1, width, width], true where q (third) may see k (fourth)."""
+    place = torch.arange(end.shape[1], device=end.device)
+    return ((place[None, None, :] <= place[None, :, None]) & (place[None, :, None] < end[:, None, :]))[:, None]
+
+
+def _block_mask(end: torch.Tensor) -> Any:
+    def visible(b: torch.Tensor, h: torch.Tensor, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+        return (k <= q) & (q < end[b, k])
+
+    rows, width = end.shape
+    return _compiled_create()(visible, rows, None, width, width, device=str(end.device), BLOCK_SIZE=BLOCK)
+
+
+@functools.cache
+def _compiled_create() -> Any:
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    return create_block_mask
+
+
+@functools.cache
+def _compiled_flex() -> Any:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention, dynamic=True)
+
+
+def _flex(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: Any,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """An attention function for transformers: [rows, heads, width, size] in, [rows, width, heads, size] out."""
+    if dropout > 0.0:
+        raise ConfigError("training.attention is `flex`, which knows no attention dropout: set training.attention=sdpa")
+    out = _compiled_flex()(
+        query, key, value, block_mask=attention_mask, scale=scaling, enable_gqa=query.shape[1] != key.shape[1]
+    )
+    return out.transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(FLEX, _flex)

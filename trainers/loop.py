@@ -1,0 +1,169 @@
+"""The training loop that all methods share: micro-batches, updates, checkpoints, divergence and memory errors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from configs.errors import RatchetError
+from configs.keys import derive_seed
+from configs.schema import TrainingSection
+from trainers.attention import resolve_attention
+from trainers.checkpoint import load_checkpoint, save_checkpoint, saving
+from trainers.model import device, load_for_training, save_trained, trainable
+from trainers.optimizer import Optimizer
+from trainers.policy import Policy
+from trainers.schedule import learning_rate
+
+Report = Callable[[dict[str, float]], None]
+Record = dict[str, float]
+Stats = dict[str, torch.Tensor]
+
+
+class Method(Protocol):
+    """What a training method adds to the loop."""
+
+    steps: int
+
+    def batch(self, step: int) -> tuple[int, Sequence[Any]]:
+        """Epoch, and the micro-batches of optimiser step `step` (from 0): a function of the step alone."""
+        ...
+
+    def loss(self, policy: Policy, micro: Any) -> tuple[torch.Tensor, Stats]:
+        """This micro-batch's share of the batch's loss, and sums (detached scalars) to be reported."""
+        ...
+
+    def record(self, sums: Record) -> Record:
+        """What to report of a step, from the sums over its micro-batches; `loss` among them."""
+        ...
+
+    def after(self, policy: Policy, step: int) -> Record:
+        """Called after step `step`; what it returns joins the step's record. May raise to stop the training."""
+        ...
+
+
+def train(
+    method: Method,
+    settings: TrainingSection,
+    *,
+    base: Path,
+    dtype: str,
+    start: Path | None,
+    seed: int,
+    work: Path,
+    output: Path,
+    report: Report,
+) -> list[Record]:
+    """Train and write the result into `output`; continue from a checkpoint in `work` where there is one.
+
+    `base` holds the model's weights (`dtype` "float32" or "bfloat16"), `start` an adapter to go on from.
+    Returns one record for each optimiser step: step, epoch, learning_rate, gradient_norm (before clipping) and
+    what the method reports. The same inputs give the same bytes, also when the training was interrupted.
+    Raises SaveError when the disk is full or not writable, RatchetError when it diverges or memory runs out.
+    """
+    torch.manual_seed(derive_seed(seed, "torch"))
+    with memory_errors(settings):
+        policy = open_policy(settings, base, dtype, start, derive_seed(seed, "lora"))
+        optimizer = Optimizer(trainable(policy.model), settings)
+        state = load_checkpoint(work, optimizer.masters, optimizer.rule) or {"step": 0, "history": []}
+        optimizer.publish()
+        history: list[Record] = state["history"]
+        if policy.device.type == "cuda" and state["step"] < method.steps:
+            _probe(method, policy, optimizer)
+        for step in range(state["step"], method.steps):
+            rate = learning_rate(step, method.steps, settings.learning_rate, settings.schedule, settings.warmup_ratio)
+            epoch, record = _step(method, policy, optimizer, step, rate)
+            history.append({"step": step + 1, "epoch": epoch, "learning_rate": rate, **record})
+            report({"done": step + 1, "total": method.steps, **record})
+            if (step + 1) % settings.checkpoint_every == 0 and step + 1 < method.steps:
+                save_checkpoint(work, step + 1, optimizer.masters, optimizer.rule, {"history": history})
+    with saving(output):
+        save_trained(policy.model, output, base, dtype)
+    return history
+
+
+def open_policy(settings: TrainingSection, base: Path, dtype: str, start: Path | None, seed: int) -> Policy:
+    """The model to be trained, as a Policy."""
+    attention = resolve_attention(settings.attention, settings.prefix_sharing, device())
+    model = load_for_training(base, dtype, settings.adapter, settings.lora, start, seed, attention)
+    if settings.gradient_checkpointing:
+        model.enable_input_require_grads()
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    # full fine-tuning keeps float32 weights, which bfloat16 matrix products use in rounded form
+    autocast = settings.adapter == "full" and dtype == "bfloat16"
+    return Policy(model, attention, settings.prefix_sharing, autocast)
+
+
+def _step(method: Method, policy: Policy, optimizer: Optimizer, step: int, rate: float) -> tuple[int, Record]:
+    """One optimiser step; its epoch and record."""
+    epoch, micro_batches = method.batch(step)
+    sums: Stats = {}
+    for micro in micro_batches:
+        loss, stats = method.loss(policy, micro)
+        loss.backward()
+        for name, value in {"loss": loss.detach(), **stats}.items():
+            sums[name] = sums[name] + value if name in sums else value
+    names = sorted(sums)
+    values = torch.stack([sums[n].float() for n in names]).tolist()  # one wait for the GPU a step
+    record = method.record(dict(zip(names, values, strict=True)))
+    record["gradient_norm"] = optimizer.step(rate)
+    if not math.isfinite(record["loss"]) or not math.isfinite(record["gradient_norm"]):
+        raise RatchetError(f"training diverged at step {step + 1}: {record}; lower training.learning_rate")
+    return epoch, record | method.after(policy, step)
+
+
+def _probe(method: Method, policy: Policy, optimizer: Optimizer) -> None:
+    """Forward and backward through the largest micro-batch of the first steps before any work is done with them:
+    a setting that does not fit fails now, and the allocator's largest blocks are there from the start."""
+    candidates = [m for step in range(min(method.steps, 64)) for m in method.batch(step)[1]]
+    with torch.random.fork_rng(devices=[policy.device]):
+        loss, _ = method.loss(policy, max(candidates, key=lambda m: m.tokens))
+        loss.backward()
+    optimizer.clear()
+
+
+@contextmanager
+def memory_errors(settings: TrainingSection) -> Iterator[None]:
+    """Turn the allocator's errors into one that names the settings to change."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, RuntimeError) as e:
+        if not isinstance(e, torch.OutOfMemoryError) and "can't allocate memory" not in str(e):
+            raise
+        ways = [f"training.micro_batch_tokens={max(1, settings.micro_batch_tokens // 2)}"]
+        if not settings.gradient_checkpointing:
+            ways.append("training.gradient_checkpointing=true")
+        if settings.adapter == "full":
+            ways.append("training.adapter=lora")
+        elif settings.adapter == "lora":
+            ways.append("training.adapter=qlora")
+        raise RatchetError(f"out of memory while training: set {' or '.join(ways)} ({str(e).splitlines()[0]})") from e
+
+
+def batch_plan(count: int, epochs: int, batch_size: int, seed: int) -> list[tuple[int, list[int]]]:
+    """(epoch, item numbers) of every optimiser step: a seeded shuffle each epoch, the last batch may be short."""
+    import random
+
+    plan = []
+    for epoch in range(epochs):
+        order = list(range(count))
+        random.Random(derive_seed(seed, "order", epoch)).shuffle(order)
+        plan += [(epoch, order[i : i + batch_size]) for i in range(0, count, batch_size)]
+    return plan
+
+
+def metrics_of(history: Sequence[Record]) -> dict[str, Any]:
+    """Summary of a training for the manifest: the last record's figures, and the first loss."""
+    last = {k: v for k, v in history[-1].items() if k not in ("step", "epoch", "learning_rate", "loss", "tokens")}
+    return {
+        "steps": len(history),
+        "first_loss": history[0]["loss"],
+        "last_loss": history[-1]["loss"],
+        "tokens": sum(h["tokens"] for h in history),
+        "last": last,
+    }

@@ -1,0 +1,97 @@
+"""The one forward pass that all trainers share: log-probabilities of the targets of packed sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from configs.errors import InputError
+from trainers.attention import BLOCK, attention_inputs
+from trainers.head import Scale, check_head, token_logprobs
+from trainers.packing import PAD, Packed, TokenSequence, pack
+
+ROW_TOKENS = 512  # width of a row where attention costs its square; wider rows only for longer groups
+
+
+class Policy:
+    """A causal language model (transformers, or PEFT around it) as a function of packed sequences.
+
+    `attention` is "sdpa", "flex" or "flash"; with `share`, equal prefixes are computed once; `autocast` runs
+    float32 weights in bfloat16.
+    """
+
+    def __init__(self, model: Any, attention: str, share: bool, autocast: bool = False) -> None:
+        self.model = model
+        self.attention, self.share, self.autocast = attention, share, autocast
+        causal = model.get_base_model() if hasattr(model, "peft_config") else model
+        self._backbone, self._head = causal.base_model, causal.get_output_embeddings()
+        if not hasattr(self._head, "weight"):
+            raise InputError(f"models of type {causal.config.model_type} have no output projection to train with")
+        if hasattr(self._head, "lora_A"):
+            raise InputError("training.lora.targets names the output projection, which cannot have an adapter here")
+        self._scale = Scale(causal.config)
+        check_head(causal, self._scale)
+        self._window = _sliding_window(causal.config)
+
+    @property
+    def device(self) -> torch.device:
+        return self._head.weight.device
+
+    def pack(self, groups: Sequence[Sequence[TokenSequence]]) -> Packed:
+        """Sequences laid out for `logprobs`; those of one group may share a prefix."""
+        longest = max(len(s.ids) for g in groups for s in g)
+        if self._window is not None and longest > self._window:
+            raise InputError(
+                f"a sequence of {longest} tokens exceeds the model's attention window of {self._window}, "
+                "which packed rows do not know: lower pairs.max_length or sampling.max_tokens"
+            )
+        one_row = self.attention != "sdpa"
+        packed = pack(groups, None if one_row else ROW_TOKENS, self.share, BLOCK if self.attention == "flex" else 1)
+        return packed.to(self.device)
+
+    def logprobs(self, packed: Packed) -> torch.Tensor:
+        """Natural log-probabilities [targets], float32, in the order of `packed.places`."""
+        label = packed.label.flatten()
+        wanted = (label != PAD).nonzero()[:, 0]
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            hidden = self._backbone(
+                input_ids=packed.ids, use_cache=False, **attention_inputs(packed, self.attention)
+            ).last_hidden_state
+            unique = token_logprobs(hidden.flatten(0, 1)[wanted], self._head, label[wanted], self._scale)
+        return label.new_zeros(len(label), dtype=torch.float32).index_put((wanted,), unique)[packed.places]
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Without dropout and without gradients.
+
+        4-bit projections stay in training mode: bitsandbytes on a CPU repacks them at their first use in
+        evaluation mode, and gradients through them are different ever after.
+        """
+        self.model.eval()
+        for module in self.model.modules():
+            if type(module).__name__ == "Linear4bit" and not hasattr(module, "lora_A"):
+                module.training = True
+        with torch.no_grad():
+            yield
+        self.model.train()
+
+    def sums(self, packed: Packed, logprobs: torch.Tensor) -> torch.Tensor:
+        """Sums of the targets' log-probabilities [sequences]."""
+        return logprobs.new_zeros(packed.sequences).index_add(0, packed.owner, logprobs)
+
+
+def _sliding_window(config: Any) -> int | None:
+    """The attention window of a model that has one, else None."""
+    config = config.get_text_config()
+    kinds = getattr(config, "layer_types", None)
+    if kinds is not None and "sliding_attention" not in kinds:
+        unknown = set(kinds) - {"full_attention"}
+        if unknown:
+            raise InputError(f"packed training does not know layers of type {sorted(unknown)} ({config.model_type})")
+        return None
+    if getattr(config, "use_sliding_window", True) is False:
+        return None
+    return getattr(config, "sliding_window", None)
