@@ -20,7 +20,7 @@ from trainers.dpo import (
     reference_logprobs,
     split_by_problem,
 )
-from trainers.loop import Record, open_policy, train
+from trainers.loop import Record, memory_errors, open_policy, train
 from trainers.policy import Policy
 
 
@@ -182,8 +182,8 @@ def _train(
         if stop_after is not None and values["done"] > stop_after:
             raise _Stop
 
-    policy = open_policy(settings, model, dtype, None, 0)
-    reference = reference_logprobs(policy, pairs, settings)
+    with memory_errors(settings):
+        reference = reference_logprobs(open_policy(settings, model, dtype, None, 0), pairs, settings)
     return train(
         DirectPreferenceOptimization(pairs, reference, settings, 3), settings, base=model, dtype=dtype, start=None,
         seed=3, work=folder / "work", output=folder / "model", report=report,
