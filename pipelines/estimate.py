@@ -19,6 +19,7 @@ from pipelines.stage import Stage
 from pipelines.store import Store
 
 _MB = 1e6
+_EDIT_TOKENS = 48  # an edited step, roughly
 # Tokens a second per billion parameters and core or GPU, when nothing has been measured yet.
 _GUESS_CPU_GENERATE, _GUESS_CPU_TRAIN = 25.0, 25.0
 _GUESS_GPU_GENERATE, _GUESS_GPU_TRAIN = 8000.0, 20000.0
@@ -112,8 +113,15 @@ def _rows(stage: Stage, plan: Plan, rows: dict[str, int]) -> int:
         problems = samples // max(1, stage.inputs["samples"].config["n"])
         human = problems if stage.config["include_human"] else 0
         return min(samples, stage.config["max_per_problem"] * problems) + human
-    if stage.kind == "train":
-        return rows[stage.inputs["examples"].key]
+    if stage.kind == "edit":
+        return rows[stage.inputs["samples"].key] // max(1, stage.inputs["samples"].config["n"]) * stage.config["attempts"]
+    if stage.kind == "edit_rollouts":
+        return rows[stage.inputs["edits"].key]
+    if stage.kind == "pairs":
+        sampled = rows[stage.inputs["samples"].key] // max(1, stage.inputs["samples"].config["n"])
+        return sampled * {"both": 1 + stage.config["edits"], "full_only": 1}.get(stage.config["arm"], stage.config["edits"])
+    if stage.kind in ("reference", "train"):
+        return rows[stage.inputs["pairs" if "pairs" in stage.inputs else "examples"].key]
     return rows[stage.inputs["train"].key] if stage.kind == "decontaminate" else known
 
 
@@ -132,9 +140,15 @@ def _cost(stage: Stage, plan: Plan, rows: dict[str, int], rates: dict[str, dict[
         mean = rates["generate"]["mean_tokens"] or stage.config["max_tokens"]
         tokens = int(rows[stage.key] * min(mean, stage.config["max_tokens"]))
         return tokens, tokens / rates["generate"]["rate"]
-    if stage.kind == "train":
+    if stage.kind in ("edit", "edit_rollouts"):
+        each = stage.config["max_tokens"] * 2 * stage.config["rollouts"] if stage.kind == "edit_rollouts" else _EDIT_TOKENS
+        tokens = rows[stage.key] * each if stage.config.get("editor") != "programmatic" else 0
+        return tokens, tokens / rates["generate"]["rate"]
+    if stage.kind in ("train", "reference"):
         mean = rates["generate"]["mean_tokens"] or plan.recipe.sampling.max_tokens
-        tokens = int(rows[stage.key] * plan.recipe.training.epochs * mean)
+        # a reference pass is a forward pass: a third of a training pass
+        passes = plan.recipe.training.epochs if stage.kind == "train" else 1 / 3
+        tokens = int(rows[stage.key] * passes * mean)
         return tokens, tokens / rates["train"]["rate"]
     return 0, 0.1
 
