@@ -26,7 +26,7 @@ from data_gen.attempts import (
     self_edit,
 )  # fmt: skip
 from data_gen.certify import KEPT
-from data_gen.edit_prompts import prompt_section
+from data_gen.edit_prompts import FENCE, prompt_section
 from data_gen.engine import Completion, Request
 from data_gen.prompts import PromptEncoder
 from data_gen.rise import Choice, choose
@@ -136,7 +136,7 @@ def _self_edits(
     requests = []
     for a in attempts:
         ids = asking.encode(edit_request(a, form))
-        length = len(a.span.text) and a.span.end - a.span.start
+        length = a.span.end - a.span.start
         length = _TOKENS_STEP * -(-(length + length // 2 + 8) // _TOKENS_STEP)
         if len(ids) + length <= config["max_model_len"]:  # a longer one counts as unparsed
             seeds = [a.seed if config["temperature"] else 0]
@@ -144,10 +144,14 @@ def _self_edits(
                 id=a.id, prompt_ids=ids, seeds=seeds, temperature=config["temperature"], top_p=1.0, max_tokens=length
             ))  # fmt: skip
     texts, timing = journalled(task, base, adapter, requests, shard, report)
-    return [
-        self_edit(encoder.tokenizer, a, texts[a.id][0].text if a.id in texts else "", config["distance"], config["certify"])
-        for a in attempts
-    ], timing
+    answers = {name: _closed(completions[0]) for name, completions in texts.items()}
+    edits = [self_edit(encoder.tokenizer, a, answers.get(a.id, ""), config["distance"], config["certify"]) for a in attempts]
+    return edits, timing
+
+
+def _closed(completion: Completion) -> str:
+    """The text, its fence closed where the model ended without closing it: then it is whole."""
+    return completion.text + (f"\n{FENCE}" if completion.finish_reason == "stop" else "")
 
 
 def journalled(
