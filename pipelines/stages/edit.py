@@ -32,7 +32,7 @@ from data_gen.prompts import PromptEncoder
 from data_gen.rise import Choice, choose
 from pipelines.engines import engine_for
 from pipelines.stage import Report, ShardResult, ShardRunner, Task, add_metrics, register
-from pipelines.stages.sample import _engine_config, _weights
+from pipelines.stages.sample import engine_config, weights_of
 from pipelines.store import Journal, write_rows
 
 _TOKENS_STEP = 32  # lengths of edits are rounded up to it, so that requests share batches
@@ -50,7 +50,7 @@ class EditStage:
     def open(self, task: Task) -> ShardRunner:
         config = task.config
         problems: dict[str, Problem] = {p.id: p for p in task.rows("problems", Problem)}
-        base, _ = _weights(task)
+        base, _ = weights_of(task)
         encoder = PromptEncoder(base, PromptSection.model_validate(config["prompt"]))
 
         def run(shard: int, report: Report) -> ShardResult:
@@ -130,7 +130,7 @@ def _self_edits(
 ) -> tuple[list[Edit], dict[str, float]]:
     """One completion for each attempt, journalled, and what it is worth."""
     config = task.config
-    base, adapter = _weights(task)
+    base, adapter = weights_of(task)
     form = prompt_form(config["form"], base)
     asking = PromptEncoder(base, prompt_section(form, encoder.section))
     requests = []
@@ -162,7 +162,7 @@ def journalled(
     finished = [msgspec.convert(c, Completion) for group in journal.groups for c in group]
     began, tokens, resumed = time.monotonic(), 0, len(finished)
     if requests:
-        engine = engine_for(_engine_config(task, base), task.hints["threads"])
+        engine = engine_for(engine_config(task, base), task.hints["threads"])
         engine.set_adapter(adapter)
         for group in engine.generate(requests, {c.request for c in finished}):
             journal.append(group)
