@@ -112,6 +112,9 @@ def _rows(stage: Stage, plan: Plan, rows: dict[str, int]) -> int:
         problems = samples // max(1, stage.inputs["samples"].config["n"])
         human = problems if stage.config["include_human"] else 0
         return min(samples, stage.config["max_per_problem"] * problems) + human
+    if stage.kind == "train" and "problems" in stage.inputs:
+        training, n = stage.config["training"], stage.config["sampling"]["n"]
+        return training["rl"]["steps"] * training["batch_size"] * (n + (training["method"] == "remax"))
     if stage.kind == "train":
         return rows[stage.inputs["examples"].key]
     return rows[stage.inputs["train"].key] if stage.kind == "decontaminate" else known
@@ -134,6 +137,9 @@ def _cost(stage: Stage, plan: Plan, rows: dict[str, int], rates: dict[str, dict[
         return tokens, tokens / rates["generate"]["rate"]
     if stage.kind == "train":
         mean = rates["generate"]["mean_tokens"] or plan.recipe.sampling.max_tokens
+        if "problems" in stage.inputs:  # every sample is drawn and, at most, learned from
+            tokens = int(rows[stage.key] * mean)
+            return tokens, tokens / rates["generate"]["rate"] + tokens / rates["train"]["rate"]
         tokens = int(rows[stage.key] * plan.recipe.training.epochs * mean)
         return tokens, tokens / rates["train"]["rate"]
     return 0, 0.1

@@ -134,6 +134,8 @@ def summary(kind: str, manifest: dict[str, Any]) -> str:
         return f"{m['accuracy']:.1%} correct" + (f", {others}" if others else "")
     if kind == "select":
         return f"{m['examples']} examples from {m['problems_solved']} of {m['problems']} problems"
+    if kind == "train" and "first_reward" in m:
+        return f"{m['steps']} steps on {m['examples']} samples, mean reward {m['first_reward']:.3f} -> {m['last_reward']:.3f}"
     if kind == "train":
         return f"{m['steps']} steps on {m['examples']} examples, loss {m['first_loss']:.3f} -> {m['last_loss']:.3f}"
     if kind == "score":
