@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ class OnlineLoop:
         self.max_failure_rate = max_failure_rate
         self.history: list[Record] = []
         self.best: tuple[float, int] | None = None  # validation accuracy and step
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
 
     def run(self, report: Callable[[Record], None]) -> list[Record]:
         """All steps; the trainer holds the result: the last weights, or with validation the best ones."""
@@ -104,7 +104,8 @@ class OnlineLoop:
             total.answers += found.answers
             total.unjudged += found.unjudged
             total.penalties += found.penalties
-            self.seconds += found.seconds
+            for phase, seconds in found.seconds.items():
+                self.seconds[phase] += seconds
         journal.close()
         batch = good[:size]
         batch += rest[: size - len(batch)]
@@ -140,7 +141,7 @@ class OnlineLoop:
         self.history = state["history"]
         self.best = tuple(state["best"]) if state["best"] else None
         self.sync.floor = state["floor"]
-        self.seconds = Counter(state["seconds"])
+        self.seconds.update(state["seconds"])
         self.curriculum.restore(state["curriculum"])
         return state["step"]
 

@@ -37,7 +37,7 @@ class Round:
     answers: int = 0
     unjudged: int = 0
     penalties: Counter[str] = field(default_factory=Counter)
-    seconds: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
 class Collector:

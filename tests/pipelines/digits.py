@@ -1,4 +1,4 @@
-"""A task that a tiny model can learn by reinforcement in seconds: eight questions, each answered by its own digit.
+"""A task that a tiny model can learn by reinforcement in seconds: four questions, all answered by the same digit.
 
 The model starts from supervised training on every digit for every question: it answers with one digit and is right
 by chance, one time in ten.
@@ -16,7 +16,7 @@ from configs.load import apply_override
 from configs.rows import Example
 from configs.schema import TrainingSection
 
-QUESTIONS = [f"{letter}?" for letter in "abcdefgh"]
+QUESTIONS = [f"{letter}?" for letter in "akqz"]
 
 
 def make_guesser(tiny_model: Path, folder: Path) -> Path:
@@ -36,7 +36,7 @@ def make_guesser(tiny_model: Path, folder: Path) -> Path:
         for d in range(10)
     ]
     settings = TrainingSection.model_validate(
-        {"adapter": "full", "learning_rate": 3e-3, "epochs": 60, "batch_size": 80, "warmup_ratio": 0.0}
+        {"adapter": "full", "learning_rate": 3e-3, "epochs": 60, "batch_size": 40, "warmup_ratio": 0.0}
     )
     train(
         SupervisedFineTuning(examples, settings, 0), settings, base=tiny_model, dtype="float32", start=None, seed=0,
@@ -48,7 +48,7 @@ def make_guesser(tiny_model: Path, folder: Path) -> Path:
 def write_digits_recipe(path: Path, model: Path, *overrides: str) -> Path:
     """A recipe that trains `model` online on the digits, greedy accuracy measured at the end."""
     rows = path.with_suffix(".jsonl")
-    rows.write_text("".join(json.dumps({"id": q, "question": q, "answer": str(i)}) + "\n" for i, q in enumerate(QUESTIONS)))
+    rows.write_text("".join(json.dumps({"id": q, "question": q, "answer": "7"}) + "\n" for q in QUESTIONS))
     source = {"source": "jsonl", "path": str(rows)}
     data: dict[str, Any] = {
         "name": path.stem,
@@ -56,8 +56,8 @@ def write_digits_recipe(path: Path, model: Path, *overrides: str) -> Path:
         "data": {"train": source, "prompt": {"style": "plain"}, "decontaminate": False},
         "sampling": {"engine": "transformers", "n": 8, "max_tokens": 4},
         "training": {
-            "method": "remax", "lora": {"r": 8}, "learning_rate": 2e-2, "schedule": "constant", "warmup_ratio": 0.0,
-            "batch_size": 8, "checkpoint_every": 10, "rl": {"steps": 40},
+            "method": "remax", "lora": {"r": 8}, "learning_rate": 2e-3, "schedule": "constant", "warmup_ratio": 0.0,
+            "batch_size": 4, "checkpoint_every": 10, "rl": {"steps": 30},
         },
         "evaluation": {"benchmarks": [{"name": "digits", "source": source}], "initial": False},
         "iterations": {"count": 1},
