@@ -11,7 +11,6 @@ import argparse
 import gzip
 import json
 import os
-import platform
 import random
 import re
 import signal
@@ -21,12 +20,11 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from benchmarks.perturbations import near_misses, reformatted
+from benchmarks.record import cpu, write_results
 from rewards import answers, judge, verify
 
 RESULTS = Path(__file__).parent / "results" / "verifier.json"
@@ -242,20 +240,6 @@ def import_milliseconds(module: str) -> float:
     return best(f"import {module}") - best("pass")
 
 
-def installed(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
-def commit() -> str:
-    done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--count", type=int, default=1000, help="texts per sample")
@@ -282,19 +266,9 @@ def main() -> None:
         row("import", import_milliseconds("rewards"), import_milliseconds("math_verify"), "math-verify", "ms")
     )
     packages = ("sympy", "mpmath", "math-verify", "latex2sympy2-extended", "gmpy2")
-    result = {
-        "name": "verifier",
-        "command": f"python -m benchmarks.verifier --count {arguments.count} --seed {arguments.seed}",
-        "device": f"{platform.machine()} CPU, {os.cpu_count()} cores, one used",
-        "versions": {"python": platform.python_version(), **{p: installed(p) for p in packages}},
-        "commit": commit(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "rows": rows,
-        "disagreements": differing,
-        "other_golds_accepted": accepted,
-    }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_results(
+        RESULTS, "verifier", rows, packages, f"{cpu()}, one used", disagreements=differing, other_golds_accepted=accepted
+    )
     show(rows, differing, accepted)
 
 

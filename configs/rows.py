@@ -81,6 +81,31 @@ class Example(Row, frozen=True, kw_only=True):
     weight: float = 1.0
 
 
+class Edit(Row, frozen=True, kw_only=True):
+    """One attempt to put one error into one step of a right solution (RISE, arXiv 2410.06638).
+
+    The step is tokens `start` to `end` of the sample and reads `original`; the edit reads `edited` and its tokens are
+    `token_ids` (both empty where the editor gave nothing). `editor` is "self" or "programmatic". `outcome` is "kept",
+    "undecided" (rollouts may tell) or the reason of the rejection; `certificate` says why a kept edit is wrong.
+    `distance` is the Levenshtein distance in characters.
+    """
+
+    problem: str
+    sample: str
+    step: int
+    start: int
+    end: int
+    last: bool
+    error: str
+    editor: str
+    original: str
+    edited: str
+    token_ids: list[int]
+    outcome: str
+    certificate: str | None
+    distance: int
+
+
 class Pair(Row, frozen=True, kw_only=True):
     """A preference: after `context_ids` (prompt and shared steps), `chosen_ids` rather than `rejected_ids`.
 

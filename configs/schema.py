@@ -6,7 +6,7 @@ recipe in a run folder says what was really done.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -126,6 +126,44 @@ class SelectionSection(Section):
     prefer: Literal["random", "shortest"] = "random"
     include_human: bool = False
     min_examples: Positive = 1
+
+
+ErrorType = Literal[
+    "change_value", "change_values", "wrong_substitution", "drop_term", "change_operator", "swap_terms", "misread"
+]
+
+
+class RiseSection(Section):
+    """Error-injected pairs (RISE, arXiv 2410.06638): one whole-solution pair and `edits` edited steps a problem.
+
+    The first `samples` samples of a problem are looked at. `attempts` steps are edited for each problem, so that there
+    is a choice among the edits that are shown wrong. `certify`: by exact arithmetic, by `rollouts` continuations of each
+    prefix, or by rollouts where arithmetic does not decide (`both`).
+    """
+
+    editor: Literal["self", "programmatic", "auto"] = "auto"
+    arm: Literal["both", "full_only", "edited_only"] = "both"
+    samples: Positive = 5
+    edits: Positive = 1
+    attempts: Positive = 8
+    errors: Annotated[list[ErrorType], Field(min_length=1)] = list(get_args(ErrorType))
+    prompt: Literal["instruction", "few_shot", "auto"] = "auto"
+    temperature: Annotated[float, Field(ge=0.0, le=5.0)] = 0.0
+    distance: Fraction = 0.5
+    certify: Literal["arithmetic", "rollouts", "both"] = "arithmetic"
+    rollouts: Positive = 8
+    significance: Annotated[float, Field(gt=0.0, le=0.5)] = 0.05
+    without_wrong: bool = False
+    truncated_negatives: bool = False
+
+
+class PairsSection(Section):
+    """Preference pairs, if any. A pair of more than `max_length` tokens is dropped and counted, never cut."""
+
+    kind: Literal["none", "rise"] = "none"
+    max_length: Positive = 1024
+    min_pairs: Positive = 1
+    rise: RiseSection = RiseSection()
 
 
 class LoraSection(Section):
@@ -280,6 +318,7 @@ class Recipe(Section):
     sampling: SamplingSection = SamplingSection()
     rewards: RewardsSection = RewardsSection()
     selection: SelectionSection = SelectionSection()
+    pairs: PairsSection = PairsSection()
     training: TrainingSection = TrainingSection()
     evaluation: EvaluationSection = EvaluationSection()
     iterations: IterationsSection = IterationsSection()
@@ -308,4 +347,10 @@ class Recipe(Section):
         limit, count = self.data.train.limit, self.iterations.count
         if self.data.fresh_per_iteration and (limit is None or (count and limit < count)):
             raise ValueError("`data.fresh_per_iteration` needs `data.train.limit` >= `iterations.count`")
+        return self
+
+    @model_validator(mode="after")
+    def _pairs_fit_method(self) -> Recipe:
+        if (self.training.method == "dpo") != (self.pairs.kind != "none"):
+            raise ValueError("`training.method: dpo` needs `pairs.kind`, and pairs are for it alone")
         return self

@@ -19,6 +19,7 @@ from pipelines.stage import Stage
 from pipelines.store import Store
 
 _MB = 1e6
+_EDIT_TOKENS = 48  # an edited step, roughly
 # Tokens a second per billion parameters and core or GPU, when nothing has been measured yet.
 _GUESS_CPU_GENERATE, _GUESS_CPU_TRAIN = 25.0, 25.0
 _GUESS_GPU_GENERATE, _GUESS_GPU_TRAIN = 8000.0, 20000.0
@@ -115,8 +116,15 @@ def _rows(stage: Stage, plan: Plan, rows: dict[str, int]) -> int:
     if stage.kind == "train" and "problems" in stage.inputs:
         training, n = stage.config["training"], stage.config["sampling"]["n"]
         return training["rl"]["steps"] * training["batch_size"] * (n + (training["method"] == "remax"))
-    if stage.kind == "train":
-        return rows[stage.inputs["examples"].key]
+    if stage.kind == "edit":
+        return rows[stage.inputs["samples"].key] // max(1, stage.inputs["samples"].config["n"]) * stage.config["attempts"]
+    if stage.kind == "edit_rollouts":
+        return rows[stage.inputs["edits"].key]
+    if stage.kind == "pairs":
+        sampled = rows[stage.inputs["samples"].key] // max(1, stage.inputs["samples"].config["n"])
+        return sampled * {"both": 1 + stage.config["edits"], "full_only": 1}.get(stage.config["arm"], stage.config["edits"])
+    if stage.kind in ("reference", "train"):
+        return rows[stage.inputs["pairs" if "pairs" in stage.inputs else "examples"].key]
     return rows[stage.inputs["train"].key] if stage.kind == "decontaminate" else known
 
 
@@ -135,12 +143,18 @@ def _cost(stage: Stage, plan: Plan, rows: dict[str, int], rates: dict[str, dict[
         mean = rates["generate"]["mean_tokens"] or stage.config["max_tokens"]
         tokens = int(rows[stage.key] * min(mean, stage.config["max_tokens"]))
         return tokens, tokens / rates["generate"]["rate"]
-    if stage.kind == "train":
+    if stage.kind in ("edit", "edit_rollouts"):
+        each = stage.config["max_tokens"] * 2 * stage.config["rollouts"] if stage.kind == "edit_rollouts" else _EDIT_TOKENS
+        tokens = rows[stage.key] * each if stage.config.get("editor") != "programmatic" else 0
+        return tokens, tokens / rates["generate"]["rate"]
+    if stage.kind in ("train", "reference"):
         mean = rates["generate"]["mean_tokens"] or plan.recipe.sampling.max_tokens
         if "problems" in stage.inputs:  # every sample is drawn and, at most, learned from
             tokens = int(rows[stage.key] * mean)
             return tokens, tokens / rates["generate"]["rate"] + tokens / rates["train"]["rate"]
-        tokens = int(rows[stage.key] * plan.recipe.training.epochs * mean)
+        # a reference pass is a forward pass: a third of a training pass
+        passes = plan.recipe.training.epochs if stage.kind == "train" else 1 / 3
+        tokens = int(rows[stage.key] * passes * mean)
         return tokens, tokens / rates["train"]["rate"]
     return 0, 0.1
 
@@ -153,16 +167,18 @@ def _memory(plan: Plan) -> dict[str, float]:
     size = config.get("head_dim") or config["hidden_size"] // config.get("num_attention_heads", 1)
     layers, hidden, vocabulary = config["num_hidden_layers"], config["hidden_size"], config["vocab_size"]
     cache = 2 * layers * heads * size * width * recipe.sampling.batch_size * (256 + recipe.sampling.max_tokens)
-    full = recipe.training.adapter == "full"
-    rank = recipe.training.lora.r
-    trainable = parameters if full else layers * 14 * hidden * rank
-    activations = recipe.training.micro_batch_tokens * (hidden * layers * 34 * width / 2 + vocabulary * 8)
+    training = recipe.training
+    trainable = parameters if training.adapter == "full" else layers * 14 * hidden * training.lora.r
+    # 4-bit projections with their scales, the embeddings as they are
+    trainer = {"full": 4.0, "qlora": 0.53 + width * vocabulary * hidden / parameters}.get(training.adapter, width)
+    saved = hidden * layers * (width if training.gradient_checkpointing else 34 * width / 2)
+    logits = min(training.micro_batch_tokens * vocabulary * 4, 512 << 20)
     return {
         "sampler weights": parameters * width * recipe.executor.workers,
         "KV cache": float(cache * recipe.executor.workers),
-        "trainer weights": parameters * (4 if full else width),
-        "gradients and optimizer": trainable * 12,
-        "activations": float(activations),
+        "trainer weights": parameters * trainer,
+        "gradients and optimizer": trainable * (12 if training.adapter == "full" else 14),
+        "activations": float(training.micro_batch_tokens * saved + logits),
     }
 
 

@@ -15,6 +15,7 @@ from configs.errors import ConfigError
 from configs.keys import content_key
 from configs.schema import ONLINE, BenchmarkSection, Recipe, SourceSection
 from data_gen.engine import resolve_engine
+from pipelines import plan_pairs
 from pipelines.files import sha256_of
 from pipelines.hardware import cores, resolve_dtype
 from pipelines.models import ResolvedModel
@@ -45,7 +46,7 @@ def resolve(recipe: Recipe) -> Recipe:
     return Recipe.model_validate(data)
 
 
-class _Builder:
+class Builder:
     """Makes the stages of one recipe."""
 
     def __init__(self, recipe: Recipe, model: ResolvedModel) -> None:
@@ -103,22 +104,23 @@ class _Builder:
         inputs = {"problems": problems, "samples": samples, "verdicts": verdicts}
         return self.add(Stage("select", label, config, inputs, {"base": str(self.model.path)}))
 
-    def train(self, label: str, examples: Stage, trained: Stage | None) -> Stage:
-        training = self.recipe.training.model_dump()
-        every = training.pop("checkpoint_every")
+    def training_hints(self) -> dict[str, Any]:
+        return {"train_threads": cores(), "checkpoint_every": self.recipe.training.checkpoint_every}
+
+    def train(self, label: str, rows: dict[str, Stage], trained: Stage | None) -> Stage:
+        """Training on `rows`: examples, or pairs with their reference."""
+        training = self.recipe.training.model_dump(exclude={"checkpoint_every", "rl"})
         config = {
             "training": training, "model": self.model.fingerprint, "dtype": self.recipe.model.dtype,
             "seed": self.recipe.seed,
         }
-        inputs = {"examples": examples} | ({"model": trained} if trained else {})
-        hints = {"train_threads": cores(), "checkpoint_every": every}
-        return self.add(Stage("train", label, config, inputs, {"base": str(self.model.path)}, hints))
+        inputs = rows | ({"model": trained} if trained else {})
+        return self.add(Stage("train", label, config, inputs, {"base": str(self.model.path)}, self.training_hints()))
 
     def online(self, label: str, problems: Stage, trained: Stage | None, slice_: dict[str, Any]) -> Stage:
         """Training that draws its own samples."""
         recipe, s = self.recipe, self.recipe.sampling
-        training = recipe.training.model_dump()
-        every = training.pop("checkpoint_every")
+        training = recipe.training.model_dump(exclude={"checkpoint_every", "dpo"})
         kept = ("engine", "temperature", "n", "max_tokens", "stop", "batch_size", "max_model_len")
         config = {
             "training": training, "model": self.model.fingerprint, "dtype": recipe.model.dtype, "seed": recipe.seed,
@@ -127,8 +129,8 @@ class _Builder:
         }
         inputs = {"problems": problems} | ({"model": trained} if trained else {})
         hints = {
-            "train_threads": cores(), "checkpoint_every": every, "gpu_memory": s.gpu_memory,
-            "lora_rank": 0 if self.full else recipe.training.lora.r, "verifiers": max(1, min(8, cores() - 1)),
+            **self.training_hints(), "gpu_memory": s.gpu_memory, "verifiers": max(1, min(8, cores() - 1)),
+            "lora_rank": 0 if self.full else recipe.training.lora.r,
         }
         return self.add(Stage("train", label, config, inputs, {"base": str(self.model.path)}, hints))
 
@@ -154,7 +156,7 @@ class _Builder:
 
 def build(recipe: Recipe, model: ResolvedModel) -> Plan:
     """The stages of a resolved recipe: evaluate the initial model, then sample, verify, select, train, evaluate."""
-    b = _Builder(recipe, model)
+    b = Builder(recipe, model)
     data, count = recipe.data, recipe.iterations.count
     benchmarks = [(x, b.problems(f"problems/{x.name}", x.source)) for x in recipe.evaluation.benchmarks]
     if recipe.evaluation.initial:
@@ -174,7 +176,7 @@ def build(recipe: Recipe, model: ResolvedModel) -> Plan:
     return Plan(recipe, model, b.stages, trained)
 
 
-def _iteration(b: _Builder, i: int, train: Stage, latest: Stage | None) -> Stage:
+def _iteration(b: Builder, i: int, train: Stage, latest: Stage | None) -> Stage:
     """One iteration on the latest weights; its training stage."""
     recipe, label = b.recipe, f"iteration{i}"
     shots = recipe.sampling.shots if i <= recipe.sampling.shots_iterations else []
@@ -187,6 +189,10 @@ def _iteration(b: _Builder, i: int, train: Stage, latest: Stage | None) -> Stage
         return b.online(f"{label}/train", train, start, slice_)
     samples = b.sample(f"{label}/sample", train, latest, shots=[list(s) for s in shots], **slice_)
     verdicts = b.verify(f"{label}/verify", train, samples, recipe.rewards.mode)
-    examples = b.select(f"{label}/select", train, samples, verdicts)
     start = latest if recipe.iterations.scheme == "iterative_rft" else b.initial
-    return b.train(f"{label}/train", examples, start)
+    if recipe.training.method == "dpo":
+        pairs = plan_pairs.rise(b, label, train, samples, verdicts, latest)
+        rows = {"pairs": pairs, "reference": plan_pairs.reference(b, f"{label}/reference", pairs, start)}
+    else:
+        rows = {"examples": b.select(f"{label}/select", train, samples, verdicts)}
+    return b.train(f"{label}/train", rows, start)

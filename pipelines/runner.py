@@ -134,10 +134,20 @@ def summary(kind: str, manifest: dict[str, Any]) -> str:
         return f"{m['accuracy']:.1%} correct" + (f", {others}" if others else "")
     if kind == "select":
         return f"{m['examples']} examples from {m['problems_solved']} of {m['problems']} problems"
+    if kind in ("edit", "edit_rollouts"):
+        return f"{m['kept']} of {m['edits']} edits kept"
+    if kind == "pairs":
+        kinds = ", ".join(f"{count} {name}" for name, count in m["kinds"].items())
+        return f"{m['pairs']} pairs ({kinds}) from {m['problems_used']} of {m['problems']} problems"
     if kind == "train" and "first_reward" in m:
         return f"{m['steps']} steps on {m['examples']} samples, mean reward {m['first_reward']:.3f} -> {m['last_reward']:.3f}"
     if kind == "train":
-        return f"{m['steps']} steps on {m['examples']} examples, loss {m['first_loss']:.3f} -> {m['last_loss']:.3f}"
+        last = m["last"]
+        preferred = f", margin {last['margin']:.3f}, {last['accuracy']:.0%} right" if "margin" in last else ""
+        return (
+            f"{m['steps']} steps on {m['examples']} {'pairs' if preferred else 'examples'}, "
+            f"loss {m['first_loss']:.3f} -> {m['last_loss']:.3f}{preferred}"
+        )
     if kind == "score":
         return f"accuracy {m['accuracy']:.1%} [{m['low']:.1%}, {m['high']:.1%}] on {m['problems']} problems"
     if kind == "decontaminate":
