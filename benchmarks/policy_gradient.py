@@ -177,7 +177,7 @@ def run_trl(case: Case, weights: Path, batches: list[list[Problem]], options: ar
         config = RLOOConfig(
             output_dir=work, per_device_train_batch_size=case.size, gradient_accumulation_steps=batch // case.size,
             num_generations=case.samples, max_steps=len(batches), learning_rate=1e-6, bf16=True, report_to="none",
-            activation_checkpointing=True, activation_checkpointing_kwargs={"use_reentrant": False},
+            gradient_checkpointing=True, gradient_checkpointing_kwargs={"use_reentrant": False},
             beta=0.001 if case.kl else 0.0, save_strategy="no", logging_steps=10_000, use_cpu=not cuda, shuffle_dataset=False,
             max_completion_length=1500, dataloader_pin_memory=False,
         )
