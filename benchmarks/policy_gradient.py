@@ -144,7 +144,8 @@ def run_trl(case: Case, weights: Path, batches: list[list[Problem]], options: ar
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
-    from trl import RLOOConfig, RLOOTrainer
+    from trl.trainer.rloo_config import RLOOConfig
+    from trl.trainer.rloo_trainer import RLOOTrainer
 
     flat = [p for batch in batches for p in batch]
     given = {" ".join(p.prompt): p for p in flat}
@@ -156,16 +157,18 @@ def run_trl(case: Case, weights: Path, batches: list[list[Problem]], options: ar
         def on_step_end(self, *_: Any, **__: Any) -> None:
             measure.step()
 
+    tokenizer = AutoTokenizer.from_pretrained(weights)
+
     class Trainer(RLOOTrainer):
         def _generate_single_turn(self, prompt_ids: Any, *_: Any, **__: Any) -> Any:
             seen: dict[str, int] = {}
             found = []
-            for text in self.processing_class.batch_decode(prompt_ids, skip_special_tokens=True):
+            for text in tokenizer.batch_decode(prompt_ids, skip_special_tokens=True):
                 found.append(given[text].completions[seen.get(text, 0)])
                 seen[text] = seen.get(text, 0) + 1
             return found
 
-    def rewards(prompts: list[str], **_: Any) -> list[float]:
+    def rewards(prompts: list[str], **_: Any) -> list[float | None]:
         return [float(i % case.samples % 2) for i in range(len(prompts))]
 
     cuda = torch.cuda.is_available()
@@ -182,7 +185,7 @@ def run_trl(case: Case, weights: Path, batches: list[list[Problem]], options: ar
             max_completion_length=1500, dataloader_pin_memory=False,
         )
         trainer = Trainer(
-            model=model, reward_funcs=rewards, args=config, processing_class=AutoTokenizer.from_pretrained(weights),
+            model=model, reward_funcs=rewards, args=config, processing_class=tokenizer,
             train_dataset=Dataset.from_list([{"prompt": " ".join(p.prompt)} for p in flat]), callbacks=[Clock()],
             peft_config=LoraConfig(r=LORA, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
         )
