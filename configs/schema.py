@@ -194,13 +194,50 @@ class DpoSection(Section):
         return self
 
 
-class TrainingSection(Section):
-    """One training stage. `batch_size` is in examples or pairs; `micro_batch_tokens` bounds one forward pass."""
+class PolicyGradientSection(Section):
+    """Online reinforcement learning: see docs/policy_gradient.md, and `trainers/estimators/` for the formulas."""
 
-    method: Literal["sft", "dpo"] = "sft"
+    steps: Positive = 100
+    updates: Positive = 1
+    loss: Literal["sequence_sum", "token_mean", "sequence_mean"] = "token_mean"
+    clip: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
+    clip_high: Annotated[float, Field(gt=0.0)] | None = None
+    difference_clip: Annotated[float, Field(gt=0.0)] | None = None
+    std: bool = True
+    baseline: Literal["none", "batch"] = "none"
+    kl: Literal["none", "token", "to_go", "sequence", "loss"] = "none"
+    kl_coefficient: Annotated[float, Field(ge=0.0)] = 0.001
+    anchor_decay: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    entropy: Annotated[float, Field(ge=0.0)] = 0.0
+    importance_cap: Annotated[float, Field(ge=1.0)] | None = 2.0
+    min_p: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    penalties: list[Literal["overlong", "repetition", "garbage"]] = []
+    oversampling: Annotated[float, Field(ge=1.0)] = 1.0
+    curriculum: bool = False
+    validation: Annotated[int, Field(ge=0)] = 0
+    validate_every: Positive = 20
+    canary_tolerance: Annotated[float, Field(gt=0.0)] | None = None
+    share_gpu: Literal["sleep", "split"] = "sleep"
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> PolicyGradientSection:
+        if self.anchor_decay is not None and self.kl == "none":
+            raise ValueError("`anchor_decay` moves the reference of the KL term: set `kl` too")
+        return self
+
+
+ONLINE = ("remax", "rloo", "grpo", "reinforce")
+
+
+class TrainingSection(Section):
+    """One training stage. `batch_size` is in examples or pairs, for online methods in problems;
+    `micro_batch_tokens` bounds one forward pass."""
+
+    method: Literal["sft", "dpo", "remax", "rloo", "grpo", "reinforce"] = "sft"
     adapter: Literal["lora", "qlora", "full"] = "lora"
     lora: LoraSection = LoraSection()
     dpo: DpoSection = DpoSection()
+    rl: PolicyGradientSection = PolicyGradientSection()
     optimizer: Literal["adamw", "paged_adamw_8bit"] = "adamw"
     attention: Literal["auto", "sdpa", "flex", "flash"] = "auto"
     prefix_sharing: bool = True
@@ -214,6 +251,12 @@ class TrainingSection(Section):
     micro_batch_tokens: Positive = 4096
     gradient_checkpointing: bool = False
     checkpoint_every: Positive = 20
+
+    @model_validator(mode="after")
+    def _method_fits(self) -> TrainingSection:
+        if self.method in ONLINE and self.rl.kl == "sequence" and self.method != "rloo":
+            raise ValueError("`rl.kl: sequence` (T1's leave-one-out of the KL) belongs to method `rloo`")
+        return self
 
 
 class BenchmarkSection(Section):
@@ -280,6 +323,24 @@ class Recipe(Section):
     evaluation: EvaluationSection = EvaluationSection()
     iterations: IterationsSection = IterationsSection()
     executor: ExecutorSection = ExecutorSection()
+
+    @model_validator(mode="after")
+    def _online_can_work(self) -> Recipe:
+        method, sampling = self.training.method, self.sampling
+        if method not in ONLINE:
+            return self
+        if method in ("rloo", "grpo") and sampling.n < 2:
+            raise ValueError(f"training.method `{method}` compares the samples of a problem: set `sampling.n` to 2 or more")
+        if sampling.temperature == 0.0:
+            raise ValueError(f"training.method `{method}` learns from random samples: set `sampling.temperature` above 0")
+        if sampling.top_p < 1.0:
+            raise ValueError(
+                f"training.method `{method}` needs `sampling.top_p: 1`: the trainer's log-probabilities know nothing of "
+                "tokens that the sampler may not draw (`training.rl.min_p` cuts off the tail with less of a bias)"
+            )
+        if sampling.shots:
+            raise ValueError(f"training.method `{method}` trains on the prompt it samples with: remove `sampling.shots`")
+        return self
 
     @model_validator(mode="after")
     def _slices_fit(self) -> Recipe:

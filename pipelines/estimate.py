@@ -113,6 +113,9 @@ def _rows(stage: Stage, plan: Plan, rows: dict[str, int]) -> int:
         problems = samples // max(1, stage.inputs["samples"].config["n"])
         human = problems if stage.config["include_human"] else 0
         return min(samples, stage.config["max_per_problem"] * problems) + human
+    if stage.kind == "train" and "problems" in stage.inputs:
+        training, n = stage.config["training"], stage.config["sampling"]["n"]
+        return training["rl"]["steps"] * training["batch_size"] * (n + (training["method"] == "remax"))
     if stage.kind == "edit":
         return rows[stage.inputs["samples"].key] // max(1, stage.inputs["samples"].config["n"]) * stage.config["attempts"]
     if stage.kind == "edit_rollouts":
@@ -146,6 +149,9 @@ def _cost(stage: Stage, plan: Plan, rows: dict[str, int], rates: dict[str, dict[
         return tokens, tokens / rates["generate"]["rate"]
     if stage.kind in ("train", "reference"):
         mean = rates["generate"]["mean_tokens"] or plan.recipe.sampling.max_tokens
+        if "problems" in stage.inputs:  # every sample is drawn and, at most, learned from
+            tokens = int(rows[stage.key] * mean)
+            return tokens, tokens / rates["generate"]["rate"] + tokens / rates["train"]["rate"]
         # a reference pass is a forward pass: a third of a training pass
         passes = plan.recipe.training.epochs if stage.kind == "train" else 1 / 3
         tokens = int(rows[stage.key] * passes * mean)

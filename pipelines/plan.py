@@ -13,7 +13,7 @@ import msgspec
 
 from configs.errors import ConfigError
 from configs.keys import content_key
-from configs.schema import BenchmarkSection, Recipe, SourceSection
+from configs.schema import ONLINE, BenchmarkSection, Recipe, SourceSection
 from data_gen.engine import resolve_engine
 from pipelines import plan_pairs
 from pipelines.files import sha256_of
@@ -109,13 +109,30 @@ class Builder:
 
     def train(self, label: str, rows: dict[str, Stage], trained: Stage | None) -> Stage:
         """Training on `rows`: examples, or pairs with their reference."""
-        training = self.recipe.training.model_dump(exclude={"checkpoint_every"})
+        training = self.recipe.training.model_dump(exclude={"checkpoint_every", "rl"})
         config = {
             "training": training, "model": self.model.fingerprint, "dtype": self.recipe.model.dtype,
             "seed": self.recipe.seed,
         }
         inputs = rows | ({"model": trained} if trained else {})
         return self.add(Stage("train", label, config, inputs, {"base": str(self.model.path)}, self.training_hints()))
+
+    def online(self, label: str, problems: Stage, trained: Stage | None, slice_: dict[str, Any]) -> Stage:
+        """Training that draws its own samples."""
+        recipe, s = self.recipe, self.recipe.sampling
+        training = recipe.training.model_dump(exclude={"checkpoint_every", "dpo"})
+        kept = ("engine", "temperature", "n", "max_tokens", "stop", "batch_size", "max_model_len")
+        config = {
+            "training": training, "model": self.model.fingerprint, "dtype": recipe.model.dtype, "seed": recipe.seed,
+            "sampling": {k: getattr(s, k) for k in kept}, "prompt": recipe.data.prompt.model_dump(),
+            "rewards": recipe.rewards.model_dump(), "offset": 0, "count": None, **slice_,
+        }
+        inputs = {"problems": problems} | ({"model": trained} if trained else {})
+        hints = {
+            **self.training_hints(), "gpu_memory": s.gpu_memory, "verifiers": max(1, min(8, cores() - 1)),
+            "lora_rank": 0 if self.full else recipe.training.lora.r,
+        }
+        return self.add(Stage("train", label, config, inputs, {"base": str(self.model.path)}, hints))
 
     def evaluate(self, who: str, benchmark: BenchmarkSection, problems: Stage, trained: Stage | None) -> None:
         """Greedy, and sampled when `evaluation.samples` > 0: sample, verify, score."""
@@ -167,6 +184,9 @@ def _iteration(b: Builder, i: int, train: Stage, latest: Stage | None) -> Stage:
     if recipe.data.fresh_per_iteration:
         size = (recipe.data.train.limit or 0) // recipe.iterations.count
         slice_ = {"offset": (i - 1) * size, "count": size}
+    if recipe.training.method in ONLINE:
+        start = latest if recipe.iterations.scheme == "iterative_rft" else b.initial
+        return b.online(f"{label}/train", train, start, slice_)
     samples = b.sample(f"{label}/sample", train, latest, shots=[list(s) for s in shots], **slice_)
     verdicts = b.verify(f"{label}/verify", train, samples, recipe.rewards.mode)
     start = latest if recipe.iterations.scheme == "iterative_rft" else b.initial

@@ -139,6 +139,8 @@ def summary(kind: str, manifest: dict[str, Any]) -> str:
     if kind == "pairs":
         kinds = ", ".join(f"{count} {name}" for name, count in m["kinds"].items())
         return f"{m['pairs']} pairs ({kinds}) from {m['problems_used']} of {m['problems']} problems"
+    if kind == "train" and "first_reward" in m:
+        return f"{m['steps']} steps on {m['examples']} samples, mean reward {m['first_reward']:.3f} -> {m['last_reward']:.3f}"
     if kind == "train":
         last = m["last"]
         preferred = f", margin {last['margin']:.3f}, {last['accuracy']:.0%} right" if "margin" in last else ""
