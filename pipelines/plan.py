@@ -171,7 +171,7 @@ def _iteration(b: Builder, i: int, train: Stage, latest: Stage | None) -> Stage:
     verdicts = b.verify(f"{label}/verify", train, samples, recipe.rewards.mode)
     start = latest if recipe.iterations.scheme == "iterative_rft" else b.initial
     if recipe.training.method == "dpo":
-        pairs = plan_pairs.rise(b, label, train, samples, verdicts, latest)
+        pairs = plan_pairs.pairs(b, label, train, samples, verdicts, latest)
         rows = {"pairs": pairs, "reference": plan_pairs.reference(b, f"{label}/reference", pairs, start)}
     else:
         rows = {"examples": b.select(f"{label}/select", train, samples, verdicts)}
