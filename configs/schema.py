@@ -120,12 +120,16 @@ class RewardsSection(Section):
 
 
 class SelectionSection(Section):
-    """Rejection sampling: which correct samples become training examples."""
+    """Rejection sampling: which correct samples become training examples.
+
+    `advantage_weights` rolls out the steps of right samples (see `rollouts`) and weighs their tokens with exp(A / this).
+    """
 
     max_per_problem: Positive = 4
     prefer: Literal["random", "shortest"] = "random"
     include_human: bool = False
     min_examples: Positive = 1
+    advantage_weights: Annotated[float, Field(gt=0.0)] | None = None
 
 
 ErrorType = Literal[

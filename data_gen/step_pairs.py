@@ -61,11 +61,6 @@ def step_pair(
                  [*prompt, *wrong.token_ids[: pit.start]], (chosen, good.text, True), (rejected, pit.text, ended))  # fmt: skip
 
 
-def refuted(steps: Sequence[Step]) -> bool:
-    """Whether fresh rollouts after the pit have ended right: then it is no pit."""
-    return bool(_pit(steps).check_successes)
-
-
 def _pit(steps: Sequence[Step]) -> Step:
     return next(s for s in steps if s.pit)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from configs.schema import RolloutsSection
 from pipelines.stage import Stage
 
 if TYPE_CHECKING:
@@ -49,13 +49,13 @@ def rise(b: Builder, label: str, problems: Stage, samples: Stage, verdicts: Stag
 
 
 def values(
-    b: Builder, label: str, problems: Stage, samples: Stage, verdicts: Stage, earlier: Sequence[Stage]
+    b: Builder, label: str, problems: Stage, samples: Stage, verdicts: Stage, section: RolloutsSection
 ) -> tuple[Stage, Stage]:
-    """Step values by rollouts: the rollouts and steps stages. `earlier`: rollouts of former iterations.
+    """Step values by rollouts: the rollouts and steps stages. Rollouts of former iterations are used again.
 
     The policy of the rollouts is the initial model or the one that drew the samples, as `rollouts.policy` says.
     """
-    recipe, section = b.recipe, b.recipe.rollouts
+    recipe = b.recipe
     sampler = samples.inputs.get("model")
     policy = b.initial if section.policy == "initial" else sampler
     # Samples are rollouts from the prompt, if the same policy drew them.
@@ -70,7 +70,8 @@ def values(
         "timeout": recipe.rewards.timeout, "max_failure_rate": recipe.rewards.max_failure_rate,
     }
     rows = {"problems": problems, "samples": samples, "verdicts": verdicts}
-    same = [s for s in earlier if s.config["policy"] == config["policy"]] if not recipe.data.fresh_per_iteration else []
+    earlier = [] if recipe.data.fresh_per_iteration else [s for s in b.stages if s.kind == "rollouts"]
+    same = [s for s in earlier if s.config["policy"] == config["policy"]]
     inputs = rows | ({"model": policy} if policy else {}) | {f"earlier{i}": s for i, s in enumerate(same)}
     paths = {"base": str(b.model.path)}
     rollouts = b.add(Stage("rollouts", f"{label}/rollouts", config, inputs, paths, dict(samples.hints)))
@@ -78,14 +79,20 @@ def values(
     return rollouts, steps
 
 
-def per_step(
-    b: Builder, label: str, problems: Stage, samples: Stage, verdicts: Stage, earlier: Sequence[Stage]
-) -> Stage:
+def advantages(b: Builder, label: str, problems: Stage, samples: Stage, verdicts: Stage) -> Stage | None:
+    """Step values of right samples alone, where `selection.advantage_weights` asks for them."""
+    if b.recipe.selection.advantage_weights is None:
+        return None
+    section = b.recipe.rollouts.model_copy(update={"negatives": 0, "recheck": 0.0})
+    return values(b, label, problems, samples, verdicts, section)[1]
+
+
+def per_step(b: Builder, label: str, problems: Stage, samples: Stage, verdicts: Stage) -> Stage:
     """Per-step pairs: roll out, value steps, pair; the step_pairs stage."""
     recipe, variant = b.recipe, b.recipe.pairs.per_step.variant
     inputs = {"problems": problems, "samples": samples, "verdicts": verdicts}
     if variant != "full":
-        rollouts, steps = values(b, label, problems, samples, verdicts, earlier)
+        rollouts, steps = values(b, label, problems, samples, verdicts, recipe.rollouts)
         inputs |= {"rollouts": rollouts, "steps": steps}
     config = {
         "variant": variant, "rollouts": recipe.rollouts.model_dump(), "max_length": recipe.pairs.max_length,
@@ -98,7 +105,7 @@ def per_step(
 def pairs(b: Builder, label: str, problems: Stage, samples: Stage, verdicts: Stage, trained: Stage | None) -> Stage:
     """The stages of `pairs.kind`; the last one makes Pair rows."""
     if b.recipe.pairs.kind == "per_step":
-        return per_step(b, label, problems, samples, verdicts, [s for s in b.stages if s.kind == "rollouts"])
+        return per_step(b, label, problems, samples, verdicts)
     return rise(b, label, problems, samples, verdicts, trained)
 
 

@@ -1,7 +1,8 @@
 """Supervised fine-tuning on completions: minimise the mean negative log-likelihood of completion tokens.
 
 Loss of a batch = sum_i w_i sum_t v_it -log pi(y_it | x_i, y_i<t) / sum_i w_i sum_t v_it, prompts carry no loss; v_it
-is 1 but for examples with weights of their own for each token, as advantage-weighted regression has them. is `prompt_ids` followed by `token_ids`; the end token is part of `token_ids`.
+is 1 but for examples with a weight for each token, as advantage-weighted regression has them. One example is `prompt_ids`
+followed by `token_ids`; the end token is part of `token_ids`.
 """
 
 from __future__ import annotations

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import RatchetError
+from configs.keys import derive_seed
 from configs.rows import Pair, Problem, Rollout, Sample, Step
 from configs.schema import PromptSection
 from data_gen.prompts import PromptEncoder
 from data_gen.rollouts import Chosen
-from data_gen.step_pairs import pit_pair, refuted, step_pair, whole_pair
+from data_gen.step_pairs import pit_pair, step_pair, whole_pair
 from pipelines.stage import Report, ShardResult, ShardRunner, Task, register
 from pipelines.stages.rollouts import chains_of
 from pipelines.store import write_rows
@@ -67,7 +68,7 @@ class _Maker:
         if self._variant in ("step", "both"):
             for r in task.rows("rollouts", Rollout):
                 self._rollouts.setdefault(r.prefix, []).append(r)
-        self.left_out: Counter[str] = Counter(refuted_pits=0, without_contrast=0, without_pit=0)
+        self.left_out: Counter[str] = Counter(without_contrast=0, without_pit=0)
 
     def pairs(self, problem: str, chosen: Chosen) -> list[Pair]:
         prompt = self._encoder.encode(self._problems[problem].question)
@@ -76,20 +77,21 @@ class _Maker:
     def _of(self, wrong: Sample, right: Sequence[Sample], prompt: list[int]) -> list[Pair]:
         """The pairs of one wrong sample; each has a right one drawn for itself."""
         target = self._encoder.trimmed
-        good = random.Random(self._task.seed(wrong.id)).choice(right)
+        seed = derive_seed(self._task.config["seed"], "pairs", wrong.id)  # not the stage's: all variants take the same
+        good = random.Random(seed).choice(right)
         if self._variant == "full":
             return [whole_pair(good, wrong, prompt, target)]
         steps = self._steps.get(wrong.id, [])
         pit = next((s for s in steps if s.pit), None)
-        if pit is None or refuted(steps):
-            self.left_out["refuted_pits" if pit else "without_pit"] += 1
+        if pit is None:
+            self.left_out["without_pit"] += 1
             return []
         found: list[Pair | None] = []
         make_pit = partial(pit_pair, good, wrong, steps, prompt, target)
         if self._variant != "step" or not pit.index:  # at the first step the prompt is all that the sides share
             found.append(make_pit())
         if self._variant != "pit" and pit.index:
-            found.append(step_pair(wrong, steps, self._rollouts, prompt, target, self._task.seed(wrong.id, "step")))
+            found.append(step_pair(wrong, steps, self._rollouts, prompt, target, seed))
         self.left_out["without_contrast"] += found.count(None)
         return [p for p in found if p is not None]
 
