@@ -331,4 +331,6 @@ class Recipe(Section):
     def _pairs_fit_method(self) -> Recipe:
         if (self.training.method == "dpo") != (self.pairs.kind != "none"):
             raise ValueError("`training.method: dpo` needs `pairs.kind`, and pairs are for it alone")
+        if self.selection.advantage_weights is not None and self.training.method != "sft":
+            raise ValueError("`selection.advantage_weights` weighs the tokens of `training.method: sft`")
         return self

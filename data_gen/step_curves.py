@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_gen.step_values import Chain, Curve, Interval
@@ -32,14 +32,24 @@ def _best(p: float | None, k: int) -> float | None:
     return None if p is None else 1.0 - (1.0 - p) ** k
 
 
-def mean_curve(curves: Sequence[Sequence[float | None]]) -> list[dict[str, float]]:
+def curve_sums(values: Sequence[float | None], kind: str) -> dict[str, float]:
+    """One curve's part in the mean curve of its kind: value and count for each bin of relative place."""
+    sums: dict[str, float] = {}
+    for i, v in enumerate(values):
+        if v is not None:
+            place = round(_BINS * i / max(1, len(values) - 1))
+            for name, x in ((f"curve/{kind}/{place}/sum", v), (f"curve/{kind}/{place}/count", 1)):
+                sums[name] = sums.get(name, 0.0) + x
+    return sums
+
+
+def mean_curve(sums: Mapping[str, float], kind: str) -> list[dict[str, float]]:
     """Mean value by relative place (0: the prompt, 1: the end), in bins that hold something, with their counts."""
-    bins: dict[int, list[float]] = {}
-    for values in curves:
-        for i, v in enumerate(values):
-            if v is not None:
-                bins.setdefault(round(_BINS * i / max(1, len(values) - 1)), []).append(v)
-    return [{"place": b / _BINS, "value": round(sum(v) / len(v), 4), "count": len(v)} for b, v in sorted(bins.items())]
+    names = [(p, f"curve/{kind}/{p}/") for p in range(_BINS + 1)]
+    return [
+        {"place": p / _BINS, "value": round(sums[f"{n}sum"] / count, 4), "count": int(count)}
+        for p, n in names if (count := sums.get(f"{n}count", 0))
+    ]  # fmt: skip
 
 
 def svg(curves: Sequence[dict[str, Any]], width: int = 640, height: int = 240) -> str:

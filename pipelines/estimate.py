@@ -119,7 +119,8 @@ def _rows(stage: Stage, plan: Plan, rows: dict[str, int]) -> int:
     if stage.kind == "edit_rollouts":
         return rows[stage.inputs["edits"].key]
     if stage.kind in ("rollouts", "steps", "step_pairs"):
-        each = {"rollouts": _ROLLOUTS * stage.config["rollouts"]["n"], "steps": _STEPS, "step_pairs": 1}
+        states = 2 if stage.config["rollouts"]["allocation"] == "sequential" else _ROLLOUTS  # a search costs about 2 n
+        each = {"rollouts": states * stage.config["rollouts"]["n"], "steps": _STEPS, "step_pairs": 1}
         return _valued(stage, rows) * each[stage.kind]
     if stage.kind == "pairs":
         sampled = rows[stage.inputs["samples"].key] // max(1, stage.inputs["samples"].config["n"])

@@ -55,7 +55,7 @@ class RolloutsStage:
         earlier = [r for name in sorted(task.inputs) if name.startswith("earlier") for r in task.rows(name, Rollout)]
 
         def run(shard: int, report: Report) -> ShardResult:
-            chains = [c for _, found in chains_of(task, encoder, [shard]).values() for c in found]
+            chains = chains_of(task, encoder, [shard])
             generation = Generation(task, base, adapter, shard, report, logprobs=False)
             work = _Shard(task, encoder, problems, chains, earlier, generation)
             work.values()
@@ -77,22 +77,25 @@ class RolloutsStage:
         return {**total, "saved": round(1.0 - total["drawn"] / max(1, total["naive"]), 4)}
 
 
-def chains_of(
-    task: Task, encoder: PromptEncoder, shards: Sequence[int] | None = None
-) -> dict[str, tuple[Chosen, list[Chain]]]:
-    """By problem, its chosen samples and the chains of those that are valued; the same in every stage that asks."""
+def chosen_of(task: Task, shards: Sequence[int] | None = None) -> dict[str, Chosen]:
+    """By problem, its chosen samples; the same in every stage that asks."""
     section = RolloutsSection.model_validate(task.config["rollouts"])
     verdicts: list[VerdictRow] = task.rows("verdicts", VerdictRow, shards)
     outcomes = {v.sample: v.outcome for v in verdicts}
     samples: dict[str, list[Sample]] = {}
     for s in task.rows("samples", Sample, shards):
         samples.setdefault(s.problem, []).append(s)
-    found = {}
-    for problem, mine in samples.items():
-        chosen = choose(mine, outcomes, section, derive_seed(task.config["seed"], task.inputs["samples"][1], problem))
+    seed = (task.config["seed"], task.inputs["samples"][1])
+    return {problem: choose(mine, outcomes, section, derive_seed(*seed, problem)) for problem, mine in samples.items()}
+
+
+def chains_of(task: Task, encoder: PromptEncoder, shards: Sequence[int] | None = None) -> list[Chain]:
+    """The chains of the samples that are valued."""
+    chains = []
+    for chosen in chosen_of(task, shards).values():
         valued = [(s, False) for s in chosen.wrong] + [(s, True) for s in chosen.right[: chosen.valued]]
-        found[problem] = chosen, [chain(encoder.tokenizer, s, target(encoder, s), right) for s, right in valued]
-    return found
+        chains += [chain(encoder.tokenizer, s, target(encoder, s), right) for s, right in valued]
+    return chains
 
 
 def target(encoder: PromptEncoder, sample: Sample) -> list[int]:

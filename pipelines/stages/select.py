@@ -50,7 +50,8 @@ class SelectStage:
             chosen = at_most(unique, config["max_per_problem"], rank)
             examples = [_from_sample(encoder, s, problems[s.problem]) for s in chosen]
             if steps is not None:
-                examples = [_weighted(e, steps[s.id], config["advantage_weights"]) for e, s in zip(examples, chosen, strict=True)]
+                temperature = config["advantage_weights"]
+                examples = [_weighted(e, steps[s.id], temperature) for e, s in zip(examples, chosen, strict=True)]
             sampled = {s.problem for s in samples}
             if config["include_human"]:
                 examples += [_from_human(encoder, p) for p in problems.values() if p.solution and p.id in sampled]

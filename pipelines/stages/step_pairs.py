@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from data_gen.prompts import PromptEncoder
 from data_gen.rollouts import Chosen
 from data_gen.step_pairs import pit_pair, step_pair, whole_pair
 from pipelines.stage import Report, ShardResult, ShardRunner, Task, register
-from pipelines.stages.rollouts import chains_of
+from pipelines.stages.rollouts import chosen_of
 from pipelines.store import write_rows
 
 
@@ -34,8 +34,12 @@ class StepPairsStage:
 
         def run(shard: int, report: Report) -> ShardResult:
             maker = _Maker(task, encoder)
-            chosen = {problem: c for problem, (c, _) in chains_of(task, encoder).items()}
-            pairs = [p for problem, c in chosen.items() for p in maker.pairs(problem, c)]
+            chosen: dict[str, Chosen] = {}
+            pairs: list[Pair] = []
+            for part in range(sum(name.startswith("part-") for name in task.input("samples").manifest()["files"])):
+                mine = chosen_of(task, [part])
+                pairs += maker.pairs(part, mine)
+                chosen |= mine
             limit = task.config["max_length"]
             kept = [p for p in pairs if len(p.context_ids) + max(len(p.chosen_ids), len(p.rejected_ids)) <= limit]
             metrics = _metrics(kept, chosen) | dict(sorted(maker.left_out.items())) | {"too_long": len(pairs) - len(kept)}
@@ -54,7 +58,7 @@ class StepPairsStage:
 
 
 class _Maker:
-    """Makes the pairs of one problem after another; `left_out` counts wrong samples that gave none, by reason."""
+    """Makes the pairs of one shard of samples after another; `left_out` counts wrong samples without one, by reason."""
 
     def __init__(self, task: Task, encoder: PromptEncoder) -> None:
         self._task, self._encoder = task, encoder
@@ -62,17 +66,22 @@ class _Maker:
         self._problems: dict[str, Problem] = {p.id: p for p in task.rows("problems", Problem)}
         self._steps: dict[str, list[Step]] = {}
         self._rollouts: dict[str, list[Rollout]] = {}
-        if self._variant != "full":
-            for s in task.rows("steps", Step):
-                self._steps.setdefault(s.sample, []).append(s)
-        if self._variant in ("step", "both"):
-            for r in task.rows("rollouts", Rollout):
-                self._rollouts.setdefault(r.prefix, []).append(r)
         self.left_out: Counter[str] = Counter(without_contrast=0, without_pit=0)
 
-    def pairs(self, problem: str, chosen: Chosen) -> list[Pair]:
-        prompt = self._encoder.encode(self._problems[problem].question)
-        return [p for wrong in chosen.wrong for p in self._of(wrong, chosen.right, prompt)]
+    def pairs(self, part: int, chosen: Mapping[str, Chosen]) -> list[Pair]:
+        """Those of the problems in one shard."""
+        self._steps, self._rollouts = {}, {}
+        if self._variant != "full":
+            for s in self._task.rows("steps", Step, [part]):
+                self._steps.setdefault(s.sample, []).append(s)
+        if self._variant in ("step", "both"):
+            for r in self._task.rows("rollouts", Rollout, [part]):
+                self._rollouts.setdefault(r.prefix, []).append(r)
+        made = []
+        for problem, c in chosen.items():
+            prompt = self._encoder.encode(self._problems[problem].question)
+            made += [p for wrong in c.wrong for p in self._of(wrong, c.right, prompt)]
+        return made
 
     def _of(self, wrong: Sample, right: Sequence[Sample], prompt: list[int]) -> list[Pair]:
         """The pairs of one wrong sample; each has a right one drawn for itself."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+from collections import Counter
 from statistics import mean
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_gen.allocation import Allocation, probe
-from data_gen.step_curves import mean_curve, summary, svg
+from data_gen.step_curves import curve_sums, mean_curve, summary, svg
 from data_gen.step_values import Tally, advantage_weights, best_of, curve, first_pit, steps_of, tally
 from pipelines.statistics import wilson
 from tests.data_gen.chains import ToyPolicy, toy_chain, wrong_curve
@@ -188,6 +189,10 @@ def test_curves_for_the_report() -> None:
     low, high = wilson(4, 8)
     assert data["points"][0]["best_of_low"] == pytest.approx(1 - (1 - low) ** 2)
     assert data["points"][0]["high"] == high and data["points"][2]["low"] == 0.0
-    assert mean_curve([[0.5, None, 0.0], [1.0, 0.0]])[0] == {"place": 0.0, "value": 0.75, "count": 2}
+    sums = Counter(curve_sums([0.5, None, 0.0], "wrong")) + Counter(curve_sums([1.0, 0.25, 0.0], "wrong"))
+    assert mean_curve(sums, "wrong")[:2] == [
+        {"place": 0.0, "value": 0.75, "count": 2}, {"place": 0.5, "value": 0.25, "count": 1}
+    ]  # fmt: skip
+    assert mean_curve(sums, "right") == []
     drawn = svg([data])
     assert drawn.count("<polyline") == 1 and drawn.count("<circle") == 1
