@@ -43,8 +43,9 @@ def main() -> None:
     rows = []
     for a in arms:
         score, before = a["after"], a["before"]
+        what = f"accuracy after {a['arm']} ({a['pairs']['kinds']}, {a['train']['steps']} steps)"
         rows.append({
-            "what": f"accuracy after {a['arm']} ({a['pairs']['kinds']}, {a['train']['steps']} steps)", "ours": score["accuracy"],
+            "what": what, "ours": score["accuracy"],
             "peer": before["accuracy"], "peer_name": "the start", "ratio": score["accuracy"] / before["accuracy"],
             "unit": "share", "low": score["low"], "high": score["high"], "n": score["problems"],
             "note": f"start [{before['low']:.4f}, {before['high']:.4f}]",

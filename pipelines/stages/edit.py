@@ -30,7 +30,7 @@ from data_gen.prompts import PromptEncoder
 from data_gen.rise import Choice, choose
 from pipelines.journalled import journalled
 from pipelines.stage import Report, ShardResult, ShardRunner, Task, add_metrics, register
-from pipelines.stages.sample import _weights
+from pipelines.stages.sample import weights_of
 from pipelines.store import write_rows
 
 _TOKENS_STEP = 32  # lengths of edits are rounded up to it, so that requests share batches
@@ -48,7 +48,7 @@ class EditStage:
     def open(self, task: Task) -> ShardRunner:
         config = task.config
         problems: dict[str, Problem] = {p.id: p for p in task.rows("problems", Problem)}
-        base, _ = _weights(task)
+        base, _ = weights_of(task)
         encoder = PromptEncoder(base, PromptSection.model_validate(config["prompt"]))
 
         def run(shard: int, report: Report) -> ShardResult:
@@ -128,7 +128,7 @@ def _self_edits(
 ) -> tuple[list[Edit], dict[str, float]]:
     """One completion for each attempt, journalled, and what it is worth."""
     config = task.config
-    base, adapter = _weights(task)
+    base, adapter = weights_of(task)
     form = prompt_form(config["form"], base)
     asking = PromptEncoder(base, prompt_section(form, encoder.section))
     requests = []

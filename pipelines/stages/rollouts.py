@@ -33,7 +33,7 @@ from data_gen.step_values import UNSCORED, Chain, Tally, chain, curve, tallies_o
 from data_gen.steps import decode
 from pipelines.journalled import Generation
 from pipelines.stage import Report, ShardResult, ShardRunner, Task, add_metrics, register
-from pipelines.stages.sample import _weights
+from pipelines.stages.sample import weights_of
 from pipelines.statistics import wilson
 from pipelines.store import write_rows
 from rewards import verify
@@ -50,7 +50,7 @@ class RolloutsStage:
 
     def open(self, task: Task) -> ShardRunner:
         problems: dict[str, Problem] = {p.id: p for p in task.rows("problems", Problem)}
-        base, adapter = _weights(task)
+        base, adapter = weights_of(task)
         encoder = PromptEncoder(base, PromptSection.model_validate(task.config["prompt"]))
         earlier = [r for name in sorted(task.inputs) if name.startswith("earlier") for r in task.rows(name, Rollout)]
 

@@ -5,7 +5,6 @@ Writes Step rows, and `curves.json`: the value curves of some samples, for a fig
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -80,25 +79,27 @@ def _roots(task: Task, shard: int) -> dict[str, Tally]:
 def _sums(valued: Sequence[tuple[Chain, Curve, list[Step]]]) -> dict[str, float]:
     """Counts of one shard, and sums (names with a slash) that means are made of. `recovered` counts wrong samples with a
     success after their pit; `pits_first` and `pits_final` pits in the first and the last step."""
-    sums: Counter[str] = Counter(dict.fromkeys((
+    sums: dict[str, float] = dict.fromkeys((
         "samples", "wrong", "right", "steps", "valued_steps", "pits", "pits_first", "pits_final", "recovered", "checked",
         "false_pits", "spurious", "spurious_samples", "place/pits", "value/checked",
-    ), 0))  # fmt: skip
+    ), 0)  # fmt: skip
+
+    def add(**values: float) -> None:
+        for name, value in values.items():
+            sums[name] = sums.get(name, 0) + value
+
     for c, found, steps in valued:
-        kind = "right" if c.correct else "wrong"
-        spurious = sum(s.spurious for s in steps)
-        sums.update({"samples": 1, kind: 1, "steps": len(steps), "spurious": spurious, "spurious_samples": spurious > 0})
-        sums["valued_steps"] += sum(s.value is not None for s in steps)
-        sums.update(curve_sums(found.values, kind))
+        kind, spurious = "right" if c.correct else "wrong", sum(s.spurious for s in steps)
+        add(samples=1, steps=len(steps), spurious=spurious, spurious_samples=int(spurious > 0), **{kind: 1})
+        add(valued_steps=sum(s.value is not None for s in steps), **curve_sums(found.values, kind))
         for pit in (s for s in steps if s.pit):
-            sums.update({"pits": 1, "pits_first": pit.index == 0, "pits_final": pit.final})
-            sums["place/pits"] += pit.index / max(1, len(steps) - 1)  # type: ignore[assignment]
-            sums["recovered"] += any(s.successes for s in steps[pit.index + 1 :])
+            add(pits=1, pits_first=int(pit.index == 0), pits_final=int(pit.final))
+            add(recovered=int(any(s.successes for s in steps[pit.index + 1 :])))
+            add(**{"place/pits": pit.index / max(1, len(steps) - 1)})
             if pit.check_rollouts:
                 right = pit.check_successes or 0
-                sums.update({"checked": 1, "false_pits": right > 0})
-                sums["value/checked"] += right / pit.check_rollouts  # type: ignore[assignment]
-    return dict(sums)
+                add(checked=1, false_pits=int(right > 0), **{"value/checked": right / pit.check_rollouts})
+    return sums
 
 
 register(StepsStage())

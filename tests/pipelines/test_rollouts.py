@@ -13,15 +13,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
-from configs.errors import RatchetError
+from configs.errors import ConfigError, RatchetError
+from configs.load import apply_override, load_recipe
 from configs.rows import Example, Pair, Rollout, Step
 from data_gen.steps import decode
 from pipelines import work
 from pipelines.engines import close_engine
+from pipelines.models import ResolvedModel
+from pipelines.plan import build, resolve
 from pipelines.stage import Stage, task_of
 from rewards import verify
-from tests.pipelines.helpers import environment
+from tests.conftest import TinyRun
+from tests.pipelines.helpers import environment, ratchet
 from tests.pipelines.step_world import ANSWER, StepWorld, solved
 
 
@@ -222,6 +227,54 @@ def test_a_kill_loses_no_finished_rollout(tmp_path: Path, tiny_model: Path) -> N
         assert work.shard_results(task, 2)[0].timing["resumed"] > 0
     finally:
         close_engine()
+
+
+PER_STEP = (
+    "training={method: dpo, epochs: 2, batch_size: 4}", "pairs={kind: per_step}", "sampling.temperature=0.6",
+    "rewards.mode=lenient",
+)  # fmt: skip
+
+
+def test_a_recipe_runs_from_samples_to_trained_weights(tiny_run: TinyRun, tmp_path: Path) -> None:
+    """Most of the tiny model's solutions are one line, so that the pit is often the whole solution; resume is for free."""
+    data = yaml.safe_load(tiny_run.recipe.read_text())
+    for override in (*PER_STEP, "rollouts={n: 4, best_of: 2, allocation: sequential, recheck: 0.5}"):
+        apply_override(data, override)
+    (tmp_path / "pits.yaml").write_text(yaml.safe_dump(data))
+    home = tmp_path / "home"
+    output = ratchet("run", "pits.yaml", "--run-dir", "run", home=home, cwd=tmp_path).stdout
+    assert "iteration1/rollouts" in output and "iteration1/steps" in output and "pairs (" in output
+    assert "margin" in output and "accuracy" in output
+    again = ratchet("resume", "run", home=home, cwd=tmp_path).stdout
+    assert again.count("(cached)") == len([line for line in output.splitlines() if line.startswith("[") and "(" in line])
+
+
+def test_the_plan_of_per_step_pairs() -> None:
+    two = (*PER_STEP, "iterations.count=2", "model.dtype=float32", "sampling.engine=transformers", "sampling.shots=[]")
+
+    def stages(*overrides: str) -> dict[str, Stage]:
+        plan = build(resolve(load_recipe("rft_gsm8k", [*two, *overrides])), ResolvedModel("m", Path("/nowhere"), "f" * 32))
+        return {s.label: s for s in plan.stages}
+
+    plan = stages()
+    first, second = plan["iteration1/rollouts"], plan["iteration2/rollouts"]
+    assert first.config["root_from_samples"] and not second.config["root_from_samples"]
+    assert "model" not in second.inputs and second.inputs["earlier0"] is first  # the initial model, in both
+    assert set(plan["iteration1/pairs"].inputs) == {"problems", "samples", "verdicts", "rollouts", "steps"}
+    latest = stages("rollouts.policy=latest")["iteration2/rollouts"]
+    assert latest.config["root_from_samples"] and latest.inputs["model"].label == "iteration1/train"
+    assert not [name for name in latest.inputs if name.startswith("earlier")]
+    fresh = stages("data.fresh_per_iteration=true", "data.train.limit=100")["iteration2/rollouts"]
+    assert not [name for name in fresh.inputs if name.startswith("earlier")]
+    assert "iteration1/rollouts" not in stages("pairs.per_step.variant=full")
+    # another variant of the pairs does not roll out again
+    assert stages("pairs.per_step.variant=both")["iteration1/rollouts"].key == first.key
+    weighted = stages("training.method=sft", "pairs.kind=none", "selection.advantage_weights=0.5")
+    assert weighted["iteration1/select"].inputs["steps"].inputs["rollouts"].config["rollouts"]["negatives"] == 0
+    with pytest.raises(ConfigError, match="advantage_weights"):
+        stages("selection.advantage_weights=0.5")
+    with pytest.raises(ConfigError, match="cannot be estimated"):
+        stages("rollouts.n=4")
 
 
 def _sample() -> type:
