@@ -120,12 +120,16 @@ class RewardsSection(Section):
 
 
 class SelectionSection(Section):
-    """Rejection sampling: which correct samples become training examples."""
+    """Rejection sampling: which correct samples become training examples.
+
+    `advantage_weights` rolls out the steps of right samples (see `rollouts`) and weighs their tokens with exp(A / this).
+    """
 
     max_per_problem: Positive = 4
     prefer: Literal["random", "shortest"] = "random"
     include_human: bool = False
     min_examples: Positive = 1
+    advantage_weights: Annotated[float, Field(gt=0.0)] | None = None
 
 
 ErrorType = Literal[
@@ -157,13 +161,47 @@ class RiseSection(Section):
     truncated_negatives: bool = False
 
 
+class PerStepSection(Section):
+    """Per-step pairs (arXiv 2406.14532): `pit`, a right solution against the steps up to the first pit; `step`, after the
+    same steps, a continuation that ends right against the pit; `full`, whole solutions (the control, without rollouts)."""
+
+    variant: Literal["pit", "step", "both", "full"] = "pit"
+
+
 class PairsSection(Section):
     """Preference pairs, if any. A pair of more than `max_length` tokens is dropped and counted, never cut."""
 
-    kind: Literal["none", "rise"] = "none"
+    kind: Literal["none", "rise", "per_step"] = "none"
     max_length: Positive = 1024
     min_pairs: Positive = 1
     rise: RiseSection = RiseSection()
+    per_step: PerStepSection = PerStepSection()
+
+
+class RolloutsSection(Section):
+    """Step values: `n` continuations after each step, with the settings of `sampling`, from a policy that stays the same.
+
+    At most `negatives` wrong and `positives` right samples of a problem are valued; problems without a right sample are
+    not. `sequential` looks for the first pit of wrong samples only, `batch` continuations at a time. `best_of` is K of the
+    paper's policy, best of K. `recheck` is the share of pits that 4 n fresh continuations test.
+    """
+
+    n: Positive = 8
+    allocation: Literal["fixed", "sequential"] = "fixed"
+    batch: Positive = 2
+    policy: Literal["initial", "latest"] = "initial"
+    best_of: Positive = 5
+    negatives: Annotated[int, Field(ge=0)] = 8
+    positives: Annotated[int, Field(ge=0)] = 1
+    recheck: Fraction = 0.0
+    unparsable_negatives: bool = False
+    truncated_negatives: bool = False
+
+    @model_validator(mode="after")
+    def _enough_rollouts(self) -> RolloutsSection:
+        if self.best_of > self.n:
+            raise ValueError(f"`best_of: {self.best_of}` cannot be estimated from `n: {self.n}` rollouts")
+        return self
 
 
 class LoraSection(Section):
@@ -319,6 +357,7 @@ class Recipe(Section):
     rewards: RewardsSection = RewardsSection()
     selection: SelectionSection = SelectionSection()
     pairs: PairsSection = PairsSection()
+    rollouts: RolloutsSection = RolloutsSection()
     training: TrainingSection = TrainingSection()
     evaluation: EvaluationSection = EvaluationSection()
     iterations: IterationsSection = IterationsSection()
@@ -353,4 +392,6 @@ class Recipe(Section):
     def _pairs_fit_method(self) -> Recipe:
         if (self.training.method == "dpo") != (self.pairs.kind != "none"):
             raise ValueError("`training.method: dpo` needs `pairs.kind`, and pairs are for it alone")
+        if self.selection.advantage_weights is not None and self.training.method != "sft":
+            raise ValueError("`selection.advantage_weights` weighs the tokens of `training.method: sft`")
         return self

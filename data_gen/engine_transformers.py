@@ -64,7 +64,10 @@ class _GrowingLayer(DynamicLayer):
 
 
 class TransformersEngine:
-    """`Engine` on a transformers causal language model, on a GPU where there is one."""
+    """`Engine` on a transformers causal language model, on a GPU where there is one.
+
+    `prefill` counts the prompt tokens of all sequences so far, and those of them that were not computed again.
+    """
 
     def __init__(self, config: EngineConfig) -> None:
         self._config = config
@@ -79,6 +82,7 @@ class TransformersEngine:
         self._tokenizer = AutoTokenizer.from_pretrained(config.model, trust_remote_code=False)
         self._end_ids = end_token_ids(self._model, self._tokenizer)
         self._adapter: Path | None = None
+        self.prefill = (0, 0)
 
     def set_adapter(self, path: Path | None) -> None:
         if path == self._adapter:
@@ -144,6 +148,10 @@ class TransformersEngine:
     def _decode(self, batch: Sequence[Request]) -> list[Completion]:
         """All completions of a batch of requests, in request order."""
         logits, cache, mask = self._prefill(batch)
+        asked = sum(len(r.prompt_ids) * len(r.seeds) for r in batch)
+        shared = _common_prefix([r.prompt_ids for r in batch]) if len(batch) > 1 else 0
+        computed = sum(len(r.prompt_ids) for r in batch) - shared * (len(batch) - 1)
+        self.prefill = (self.prefill[0] + asked, self.prefill[1] + asked - computed)
         owners = [i for i, r in enumerate(batch) for _ in r.seeds]
         rows = [_Row(batch[i], seed, k) for i, r in enumerate(batch) for k, seed in enumerate(r.seeds)]
         index = torch.tensor(owners, device=self._device)

@@ -25,7 +25,10 @@ _SEED_LIMIT = 2**63 - 1
 
 
 class VllmEngine:
-    """`Engine` on vLLM's offline interface."""
+    """`Engine` on vLLM's offline interface.
+
+    `prefill` counts the prompt tokens of all sequences so far, and those of them that came from the prefix cache.
+    """
 
     def __init__(self, config: EngineConfig) -> None:
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
@@ -52,6 +55,7 @@ class VllmEngine:
         self._ids: dict[Path, int] = {}
         self._adapter: Path | None = None
         self._asleep = False
+        self.prefill = (0, 0)
 
     def set_adapter(self, path: Path | None) -> None:
         if path == self._adapter:
@@ -92,6 +96,8 @@ class VllmEngine:
                         continue
                     index, _, name = output.request_id.partition(":")
                     request, completions = waiting[name]
+                    cached = output.num_cached_tokens or 0
+                    self.prefill = (self.prefill[0] + len(request.prompt_ids), self.prefill[1] + cached)
                     completions[int(index)] = _completion(request, int(index), output.outputs[0])
                     if len(completions) == len(request.seeds):
                         del waiting[name]

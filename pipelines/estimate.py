@@ -20,6 +20,7 @@ from pipelines.store import Store
 
 _MB = 1e6
 _EDIT_TOKENS = 48  # an edited step, roughly
+_STEPS, _ROLLOUTS = 6, 4  # steps of a solution and states rolled out for each, roughly
 # Tokens a second per billion parameters and core or GPU, when nothing has been measured yet.
 _GUESS_CPU_GENERATE, _GUESS_CPU_TRAIN = 25.0, 25.0
 _GUESS_GPU_GENERATE, _GUESS_GPU_TRAIN = 8000.0, 20000.0
@@ -120,12 +121,23 @@ def _rows(stage: Stage, plan: Plan, rows: dict[str, int]) -> int:
         return rows[stage.inputs["samples"].key] // max(1, stage.inputs["samples"].config["n"]) * stage.config["attempts"]
     if stage.kind == "edit_rollouts":
         return rows[stage.inputs["edits"].key]
+    if stage.kind in ("rollouts", "steps", "step_pairs"):
+        states = 2 if stage.config["rollouts"]["allocation"] == "sequential" else _ROLLOUTS  # a search costs about 2 n
+        each = {"rollouts": states * stage.config["rollouts"]["n"], "steps": _STEPS, "step_pairs": 1}
+        return _valued(stage, rows) * each[stage.kind]
     if stage.kind == "pairs":
         sampled = rows[stage.inputs["samples"].key] // max(1, stage.inputs["samples"].config["n"])
         return sampled * {"both": 1 + stage.config["edits"], "full_only": 1}.get(stage.config["arm"], stage.config["edits"])
     if stage.kind in ("reference", "train"):
         return rows[stage.inputs["pairs" if "pairs" in stage.inputs else "examples"].key]
     return rows[stage.inputs["train"].key] if stage.kind == "decontaminate" else known
+
+
+def _valued(stage: Stage, rows: dict[str, int]) -> int:
+    """Samples that are valued, at most."""
+    samples, section = stage.inputs["samples"], stage.config["rollouts"]
+    per_problem = min(samples.config["n"], section["negatives"] + section["positives"])
+    return rows[samples.key] // max(1, samples.config["n"]) * per_problem
 
 
 def _problems(stage: Stage) -> int:
@@ -142,6 +154,10 @@ def _cost(stage: Stage, plan: Plan, rows: dict[str, int], rates: dict[str, dict[
     if stage.kind == "sample":
         mean = rates["generate"]["mean_tokens"] or stage.config["max_tokens"]
         tokens = int(rows[stage.key] * min(mean, stage.config["max_tokens"]))
+        return tokens, tokens / rates["generate"]["rate"]
+    if stage.kind == "rollouts":  # on average half of a solution is left
+        mean = rates["generate"]["mean_tokens"] or stage.config["max_tokens"]
+        tokens = int(rows[stage.key] * min(mean, stage.config["max_tokens"]) / 2)
         return tokens, tokens / rates["generate"]["rate"]
     if stage.kind in ("edit", "edit_rollouts"):
         each = stage.config["max_tokens"] * 2 * stage.config["rollouts"] if stage.kind == "edit_rollouts" else _EDIT_TOKENS

@@ -94,14 +94,16 @@ class Builder:
         config = {"mode": mode, "timeout": rewards.timeout, "max_failure_rate": rewards.max_failure_rate}
         return self.add(Stage("verify", label, config, {"problems": problems, "samples": samples}))
 
-    def select(self, label: str, problems: Stage, samples: Stage, verdicts: Stage) -> Stage:
+    def select(
+        self, label: str, problems: Stage, samples: Stage, verdicts: Stage, steps: Stage | None = None
+    ) -> Stage:
         section = self.recipe.selection
         limit = 1 if self.recipe.iterations.scheme == "star" else section.max_per_problem
         config = {
             **section.model_dump(), "max_per_problem": limit, "prompt": self.recipe.data.prompt.model_dump(),
             "model": self.model.fingerprint, "seed": self.recipe.seed,
         }
-        inputs = {"problems": problems, "samples": samples, "verdicts": verdicts}
+        inputs = {"problems": problems, "samples": samples, "verdicts": verdicts} | ({"steps": steps} if steps else {})
         return self.add(Stage("select", label, config, inputs, {"base": str(self.model.path)}))
 
     def training_hints(self) -> dict[str, Any]:
@@ -191,8 +193,9 @@ def _iteration(b: Builder, i: int, train: Stage, latest: Stage | None) -> Stage:
     verdicts = b.verify(f"{label}/verify", train, samples, recipe.rewards.mode)
     start = latest if recipe.iterations.scheme == "iterative_rft" else b.initial
     if recipe.training.method == "dpo":
-        pairs = plan_pairs.rise(b, label, train, samples, verdicts, latest)
+        pairs = plan_pairs.pairs(b, label, train, samples, verdicts, latest)
         rows = {"pairs": pairs, "reference": plan_pairs.reference(b, f"{label}/reference", pairs, start)}
     else:
-        rows = {"examples": b.select(f"{label}/select", train, samples, verdicts)}
+        steps = plan_pairs.advantages(b, label, train, samples, verdicts)
+        rows = {"examples": b.select(f"{label}/select", train, samples, verdicts, steps)}
     return b.train(f"{label}/train", rows, start)

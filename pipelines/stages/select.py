@@ -1,4 +1,7 @@
-"""Selection of training examples by rejection sampling. Inputs: problems, samples, verdicts."""
+"""Selection of training examples by rejection sampling. Inputs: problems, samples, verdicts, optionally steps.
+
+With steps, only samples whose steps were valued are chosen, and their tokens are weighed by advantage.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from configs.errors import RatchetError
-from configs.rows import Example, Problem, Sample, VerdictRow
+from configs.rows import Example, Problem, Sample, Step, VerdictRow
 from configs.schema import PromptSection
 from data_gen.problems import strip_calculator_marks
 from data_gen.prompts import PromptEncoder
 from data_gen.select import at_most, unique_correct
+from data_gen.step_values import advantage_weights
 from pipelines.stage import Report, ShardResult, ShardRunner, Task, register
 from pipelines.store import write_rows
 
@@ -38,8 +44,14 @@ class SelectStage:
             verdicts: list[VerdictRow] = task.rows("verdicts", VerdictRow)
             correct = {v.sample for v in verdicts if v.outcome == "correct"}
             unique = unique_correct(samples, correct)
+            steps = _steps(task)
+            if steps is not None:
+                unique = [s for s in unique if s.id in steps]
             chosen = at_most(unique, config["max_per_problem"], rank)
             examples = [_from_sample(encoder, s, problems[s.problem]) for s in chosen]
+            if steps is not None:
+                temperature = config["advantage_weights"]
+                examples = [_weighted(e, steps[s.id], temperature) for e, s in zip(examples, chosen, strict=True)]
             sampled = {s.problem for s in samples}
             if config["include_human"]:
                 examples += [_from_human(encoder, p) for p in problems.values() if p.solution and p.id in sampled]
@@ -66,6 +78,22 @@ def _check(task: Task, examples: Sequence[Example], samples: int, correct: int) 
             f"{task.label}: {len(examples)} examples selected from {samples} samples ({correct} correct), fewer than "
             f"selection.min_examples={task.config['min_examples']}: sample more, or start with easier problems"
         )
+
+
+def _steps(task: Task) -> dict[str, list[Step]] | None:
+    """Steps by sample, where they are an input."""
+    if "steps" not in task.inputs:
+        return None
+    found: dict[str, list[Step]] = {}
+    for step in task.rows("steps", Step):
+        found.setdefault(step.sample, []).append(step)
+    return found
+
+
+def _weighted(example: Example, steps: Sequence[Step], temperature: float) -> Example:
+    return msgspec.structs.replace(
+        example, token_weights=advantage_weights(steps, len(example.token_ids), temperature)
+    )
 
 
 def _from_sample(encoder: PromptEncoder, sample: Sample, problem: Problem) -> Example:
