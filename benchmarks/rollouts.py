@@ -191,7 +191,8 @@ def real(a: argparse.Namespace) -> list[dict[str, Any]]:
     rows.append({
         "what": f"rollouts per second, prefix order ({where})", "ours": round(ours, 2), "peer": round(peer, 2),
         "peer_name": "random order", "ratio": round(ours / peer, 4), "unit": "1/s",
-        "note": f"prompt tokens not computed: {hit:.1%} against {other:.1%}; gpu_memory {a.gpu_memory}, median of {a.repeats}{own}",
+        "note": f"prompt tokens not computed: {hit:.1%} against {other:.1%}; gpu_memory {a.gpu_memory}, "
+                f"median of {a.repeats}{own}",
     })  # fmt: skip
     run.engine.close()
     return rows
