@@ -75,8 +75,8 @@ def svg(curves: Sequence[dict[str, Any]], width: int = 640, height: int = 300) -
             x, y = point((c["pit"] + 1) / last, values[c["pit"] + 1] or 0.0)
             rings.append(f'<circle cx="{x}" cy="{y}" r="4" fill="none" stroke="{colour}" stroke-opacity="0.5"/>')
     for kind, (colour, _) in kinds.items():
-        mean = mean_curve(sums[kind], "all")
-        thick.append(line([point(m["place"], m["value"]) for m in mean], f'stroke="{colour}" stroke-width="3"'))
+        if mean := mean_curve(sums[kind], "all"):
+            thick.append(line([point(m["place"], m["value"]) for m in mean], f'stroke="{colour}" stroke-width="3"'))
     text = [
         f'<text x="{left - 6}" y="{point(0, v)[1] + 4}" text-anchor="end">{v:g}</text>'
         f'<path d="M{left},{point(0, v)[1]}H{right}" stroke="#ddd"/>'
