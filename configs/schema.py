@@ -304,13 +304,25 @@ class BenchmarkSection(Section):
     source: SourceSection
 
 
+PromptName = Literal["chat", "plain", "few_shot"]
+
+
 class EvaluationSection(Section):
-    """How every model of the run is measured. Greedy always; `samples` > 0 adds sampled accuracy."""
+    """How every model of the run is measured. Greedy always; `samples` > 0 adds sampled answers, with each of `seeds`
+    (empty: the run's) so many to a problem.
+
+    `prompt`: a prompt by name (see `data_gen/eval_prompts.py`) in place of `data.prompt`. `shots`: so many worked examples
+    before each question, of the training split or of `shots_file`; None: what the prompt's name means.
+    """
 
     benchmarks: list[BenchmarkSection] = []
     initial: bool = True
     mode: Literal["strict", "lenient"] = "lenient"
+    prompt: PromptName | None = None
+    shots: Annotated[int, Field(ge=0)] | None = None
+    shots_file: str | None = None
     samples: Annotated[int, Field(ge=0)] = 0
+    seeds: list[int] = []
     temperature: Annotated[float, Field(gt=0.0, le=5.0)] = 0.7
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     max_tokens: Positive | None = None
@@ -320,6 +332,16 @@ class EvaluationSection(Section):
         names = [b.name for b in self.benchmarks]
         if len(set(names)) != len(names):
             raise ValueError(f"benchmark names must differ: {names}")
+        return self
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> EvaluationSection:
+        if self.seeds and not self.samples:
+            raise ValueError("`seeds` are those of sampled answers: set `samples` too (greedy answers draw nothing)")
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"`seeds` must differ: {self.seeds}")
+        if self.shots_file is not None and self.prompt != "few_shot" and not self.shots:
+            raise ValueError("`shots_file` is shown only with `prompt: few_shot`, or with `shots` > 0")
         return self
 
 

@@ -146,7 +146,8 @@ def _problems(stage: Stage) -> int:
         path = Path(stage.paths["path"])
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
             return sum(1 for line in lines if line.strip())
-    return {"gsm8k": 1319 if stage.config["split"] == "test" else 7473, "math": 7498, "math500": 500}[stage.config["source"]]
+    source, test = stage.config["source"], stage.config["split"] == "test"
+    return {"gsm8k": 1319 if test else 7473, "math": 5000 if test else 7498, "math500": 500}[source]
 
 
 def _cost(stage: Stage, plan: Plan, rows: dict[str, int], rates: dict[str, dict[str, Any]]) -> tuple[int, float]:

@@ -20,6 +20,7 @@ from pipelines.store import Store, read_rows
 
 NAMED: dict[str, dict[str, Any]] = {
     "gsm8k": {"source": "gsm8k", "split": "test"},
+    "math": {"source": "math", "split": "test"},
     "math500": {"source": "math500", "split": "test"},
     "procedural": {"source": "procedural", "split": "test", "limit": 200, "levels": [1, 2, 3], "max_number": 20},
 }
@@ -45,7 +46,7 @@ def evaluation_recipe(
     data["name"] = f"eval-{re.sub(r'[^A-Za-z0-9.]+', '-', name).strip('-')}"
     data["iterations"] = {"count": 0}
     data["data"] = {**data.get("data", {}), "fresh_per_iteration": False}
-    data["evaluation"] = {**data.get("evaluation", {}), "initial": True, "benchmarks": _benchmarks(benchmarks, limit)}
+    data["evaluation"] = {**data.get("evaluation", {}), "initial": True, "benchmarks": benchmark_sources(benchmarks, limit)}
     for override in overrides:
         apply_override(data, override)
     return validate(data, "the evaluation")
@@ -59,13 +60,21 @@ def shown_prompt(plan: Plan, store: Store) -> str:
     return encoder.tokenizer.decode(sample.prompt_ids)
 
 
-def _benchmarks(names: str, limit: int | None) -> list[dict[str, Any]]:
-    wanted = []
+def benchmark_sources(names: str, limit: int | None) -> list[dict[str, Any]]:
+    """Benchmarks by name, or .jsonl files of one's own (named by their stem), separated by commas."""
+    wanted: list[dict[str, Any]] = []
     for name in (n.strip() for n in names.split(",")):
-        if name not in NAMED:
+        path = Path(name).expanduser()
+        if name.endswith((".jsonl", ".jsonl.gz")):
+            if not path.is_file():
+                raise ConfigError(f"--benchmarks: {path} does not exist")
+            source: dict[str, Any] = {"source": "jsonl", "split": "test", "path": str(path.absolute())}
+            name = path.name.removesuffix(".gz").removesuffix(".jsonl")
+        elif name in NAMED:
+            source = NAMED[name]
+        else:
             near = difflib.get_close_matches(name, NAMED, n=1)
-            hint = f"; did you mean `{near[0]}`?" if near else ""
-            raise ConfigError(f"--benchmarks: unknown `{name}`{hint} There are: {', '.join(NAMED)}")
-        source = NAMED[name] | ({"limit": limit} if limit is not None else {})
-        wanted.append({"name": name, "source": source})
+            hint = f"; did you mean `{near[0]}`?" if near else "."
+            raise ConfigError(f"--benchmarks: unknown `{name}`{hint} There are: {', '.join(NAMED)}, and files FILE.jsonl")
+        wanted.append({"name": name, "source": source | ({"limit": limit} if limit is not None else {})})
     return wanted
