@@ -123,9 +123,16 @@ class SelectionSection(Section):
     """Rejection sampling: which correct samples become training examples."""
 
     max_per_problem: Positive = 4
-    prefer: Literal["random", "shortest"] = "random"
+    label: Literal["verified", "weighted_vote"] = "verified"
+    prefer: Literal["random", "shortest", "reward"] = "random"
+    min_reward: float | None = None
     include_human: bool = False
     min_examples: Positive = 1
+
+    @property
+    def by_reward(self) -> bool:
+        """Whether a reward model's scores are needed."""
+        return self.prefer == "reward" or self.min_reward is not None or self.label == "weighted_vote"
 
 
 ErrorType = Literal[
@@ -197,7 +204,7 @@ class DpoSection(Section):
 class TrainingSection(Section):
     """One training stage. `batch_size` is in examples or pairs; `micro_batch_tokens` bounds one forward pass."""
 
-    method: Literal["sft", "dpo"] = "sft"
+    method: Literal["sft", "dpo", "reward_model"] = "sft"
     adapter: Literal["lora", "qlora", "full"] = "lora"
     lora: LoraSection = LoraSection()
     dpo: DpoSection = DpoSection()
@@ -214,6 +221,31 @@ class TrainingSection(Section):
     micro_batch_tokens: Positive = 4096
     gradient_checkpointing: bool = False
     checkpoint_every: Positive = 20
+
+
+class RewardModelSection(Section):
+    """A reward model, trained on the run's own verified samples: see `trainers/reward_model.py` and
+    `trainers/process_reward_model.py`. None: `learning_rate`, `epochs`, `batch_size` as in `training`.
+
+    A problem gives a group of at most `samples` solutions. `loss: pairs` is the control arm of single pairs. Without
+    `retrain`, the model of the first iteration serves all of them, so that its scores can be compared.
+    """
+
+    kind: Literal["none", "outcome", "process"] = "none"
+    loss: Literal["listwise", "pairs"] = "listwise"
+    labels: Literal["soft", "hard"] = "soft"
+    aggregation: Literal["minimum", "product", "last"] = "minimum"
+    retrain: bool = False
+    samples: Annotated[int, Field(ge=2)] = 6
+    similarity: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
+    truncated_negatives: bool = True
+    balance_difficulty: bool = False
+    min_groups: Positive = 1
+    validation_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+    learning_rate: Annotated[float, Field(gt=0.0)] | None = None
+    epochs: Positive | None = None
+    batch_size: Positive | None = None
+    alpha: Annotated[float, Field(gt=0.0)] = 0.5
 
 
 class BenchmarkSection(Section):
@@ -277,6 +309,7 @@ class Recipe(Section):
     selection: SelectionSection = SelectionSection()
     pairs: PairsSection = PairsSection()
     training: TrainingSection = TrainingSection()
+    reward_model: RewardModelSection = RewardModelSection()
     evaluation: EvaluationSection = EvaluationSection()
     iterations: IterationsSection = IterationsSection()
     executor: ExecutorSection = ExecutorSection()
@@ -292,4 +325,16 @@ class Recipe(Section):
     def _pairs_fit_method(self) -> Recipe:
         if (self.training.method == "dpo") != (self.pairs.kind != "none"):
             raise ValueError("`training.method: dpo` needs `pairs.kind`, and pairs are for it alone")
+        return self
+
+    @model_validator(mode="after")
+    def _reward_model_fits(self) -> Recipe:
+        none = self.reward_model.kind == "none"
+        if none and (self.selection.by_reward or self.training.method == "reward_model"):
+            raise ValueError(
+                "`selection.prefer: reward`, `selection.min_reward`, `selection.label: weighted_vote` and "
+                "`training.method: reward_model` need `reward_model.kind`"
+            )
+        if self.training.method == "reward_model" and self.iterations.count > 1:
+            raise ValueError("`training.method: reward_model` leaves the sampled model as it is: set `iterations.count: 1`")
         return self
