@@ -144,6 +144,13 @@ def _cost(stage: Stage, plan: Plan, rows: dict[str, int], rates: dict[str, dict[
         each = stage.config["max_tokens"] * 2 * stage.config["rollouts"] if stage.kind == "edit_rollouts" else _EDIT_TOKENS
         tokens = rows[stage.key] * each if stage.config.get("editor") != "programmatic" else 0
         return tokens, tokens / rates["generate"]["rate"]
+    if stage.kind in ("reward_train", "reward_score"):
+        mean = rates["generate"]["mean_tokens"] or plan.recipe.sampling.max_tokens
+        passes = 1 / 3  # a forward pass
+        if stage.kind == "reward_train":
+            passes = stage.config["training"]["epochs"] * plan.recipe.reward_model.samples
+        tokens = int(rows[stage.key] * passes * mean)
+        return tokens, tokens / rates["train"]["rate"]
     if stage.kind in ("train", "reference"):
         mean = rates["generate"]["mean_tokens"] or plan.recipe.sampling.max_tokens
         # a reference pass is a forward pass: a third of a training pass

@@ -1,4 +1,5 @@
-"""Selection of training examples by rejection sampling. Inputs: problems, samples, verdicts."""
+"""Selection of training examples by rejection sampling. Inputs: problems, samples, verdicts, and scores where a
+reward model chooses."""
 
 from __future__ import annotations
 
@@ -7,17 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import RatchetError
-from configs.rows import Example, Problem, Sample, VerdictRow
+from configs.rows import Example, Problem, Sample, Score, VerdictRow
 from configs.schema import PromptSection
 from data_gen.problems import strip_calculator_marks
 from data_gen.prompts import PromptEncoder
-from data_gen.select import at_most, unique_correct
+from data_gen.select import at_most, unique_correct, voted
 from pipelines.stage import Report, ShardResult, ShardRunner, Task, register
 from pipelines.store import write_rows
+from rewards.shaping import sigmoid
 
 
 class SelectStage:
-    """config: max_per_problem, prefer, include_human, min_examples, prompt, model, seed."""
+    """config: max_per_problem, label, prefer, min_reward, include_human, min_examples, prompt, model, seed; alpha (of the
+    weighted vote) with scores."""
 
     name, version, where, device = "select", 1, "driver", False
 
@@ -28,7 +31,11 @@ class SelectStage:
         config = task.config
         encoder = PromptEncoder(Path(task.paths["base"]), PromptSection.model_validate(config["prompt"]))
 
+        scores: dict[str, Score] = {s.sample: s for s in task.rows("scores", Score)} if "scores" in task.inputs else {}
+
         def rank(sample: Sample) -> tuple[float, str]:
+            if config["prefer"] == "reward":
+                return -scores[sample.id].value, sample.id
             first = len(sample.token_ids) if config["prefer"] == "shortest" else task.seed(sample.id)
             return float(first), sample.id
 
@@ -37,6 +44,10 @@ class SelectStage:
             samples: list[Sample] = task.rows("samples", Sample)
             verdicts: list[VerdictRow] = task.rows("verdicts", VerdictRow)
             correct = {v.sample for v in verdicts if v.outcome == "correct"}
+            if config["label"] == "weighted_vote":
+                correct = _voted(verdicts, scores, config["alpha"])
+            if config["min_reward"] is not None:
+                correct = {s for s in correct if scores[s].value >= config["min_reward"]}
             unique = unique_correct(samples, correct)
             chosen = at_most(unique, config["max_per_problem"], rank)
             examples = [_from_sample(encoder, s, problems[s.problem]) for s in chosen]
@@ -58,6 +69,18 @@ class SelectStage:
 
     def metrics(self, task: Task, shards: Sequence[ShardResult]) -> dict[str, Any]:
         return shards[0].metrics
+
+
+def _voted(verdicts: Sequence[VerdictRow], scores: dict[str, Score], alpha: float) -> set[str]:
+    """Samples with the winning answer of their problem; a process model's score is a weight as it is."""
+
+    def weight(sample: str) -> float:
+        score = scores[sample]
+        return score.value if score.steps else sigmoid(alpha * score.value)
+
+    # not the verdict's answer alone: where none was found, `extracted` may hold what was looked at
+    extracted = {v.sample: None if v.outcome == "no_answer" else v.extracted for v in verdicts}
+    return voted(extracted, {v.sample: v.problem for v in verdicts}, weight)
 
 
 def _check(task: Task, examples: Sequence[Example], samples: int, correct: int) -> None:
