@@ -95,14 +95,15 @@ def _checked(path: Path) -> Iterator[Stored]:
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
     """Lines that are not blank, and where they are."""
-    number = 0
     try:
-        with path.open(encoding="utf-8") as handle:
+        with path.open("rb") as handle:
             for number, line in enumerate(handle, start=1):
-                if line.strip():
-                    yield line, f"{path}:{number}"
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}:{number + 1}: not UTF-8 text ({error.reason})") from error
+                try:
+                    text = line.decode()  # line by line: a text file reads ahead, and its error would name another line
+                except UnicodeDecodeError as error:
+                    raise InputError(f"{path}:{number}: not UTF-8 text ({error.reason})") from error
+                if text.strip():
+                    yield text, f"{path}:{number}"
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from error
 
