@@ -42,9 +42,9 @@ class SampleStage:
         config = task.config
         problems: list[Problem] = task.rows("problems", Problem)[config["offset"] :]
         problems = problems[: config["count"]] if config["count"] else problems
-        base, adapter = _weights(task)
+        base, adapter = weights_of(task)
         encoder = PromptEncoder(base, PromptSection.model_validate(config["prompt"]))
-        engine = engine_for(_engine_config(task, base), task.hints["threads"])
+        engine = engine_for(engine_config(task, base), task.hints["threads"])
 
         def run(shard: int, report: Report) -> ShardResult:
             size = config["shard_size"]
@@ -88,7 +88,7 @@ class SampleStage:
         return {**total, "mean_tokens": round(total["tokens"] / total["samples"], 2)}
 
 
-def _weights(task: Task) -> tuple[Path, Path | None]:
+def weights_of(task: Task) -> tuple[Path, Path | None]:
     """Folder of the base (or full) weights, and of the adapter on top of them."""
     if "model" not in task.inputs:
         return Path(task.paths["base"]), None
@@ -96,7 +96,7 @@ def _weights(task: Task) -> tuple[Path, Path | None]:
     return (trained, None) if task.config["adapter"] == "full" else (Path(task.paths["base"]), trained)
 
 
-def _engine_config(task: Task, base: Path) -> EngineConfig:
+def engine_config(task: Task, base: Path) -> EngineConfig:
     config = task.config
     return EngineConfig(
         kind=config["engine"], model=str(base), dtype=config["dtype"], batch_size=config["batch_size"],
