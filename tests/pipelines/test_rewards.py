@@ -37,7 +37,9 @@ def solutions(count: int = 120) -> list[tuple[Problem, list[tuple[str, str]]]]:
     made = []
     for i in range(count):
         answer = rng.randrange(10, 100)
-        problem = Problem(id=f"p{i}", parents=[], stage="problems", source="own", split="train", question=f"{i}?", answer=str(answer))
+        problem = Problem(
+            id=f"p{i}", parents=[], stage="problems", source="own", split="train", question=f"{i}?", answer=str(answer)
+        )
         right = [(f"{w}\n#### {answer}", "stop") for w in ("yes", "sure")]
         wrong = [(f"{w}\n#### {answer + 1 + k}", "stop") for k, w in enumerate(("but", "nor"))]
         made.append((problem, right * 2 if i % 10 == 0 else wrong * 2 if i % 10 == 1 else right + wrong))
@@ -175,7 +177,8 @@ def select(world: World, scores: Stage, **changes: Any) -> tuple[list[Example], 
         "max_per_problem": 1, "label": "verified", "prefer": "reward", "min_reward": None, "include_human": False,
         "min_examples": 1, "prompt": PROMPT, "model": "m", "seed": SEED, "alpha": 0.5, **changes,
     }
-    artefact, metrics = world.run(Stage("select", "select", config, world.inputs | {"scores": scores}, {"base": str(world.base)}))
+    inputs = world.inputs | {"scores": scores}
+    artefact, metrics = world.run(Stage("select", "select", config, inputs, {"base": str(world.base)}))
     return world.rows(artefact, Example), metrics
 
 

@@ -24,7 +24,9 @@ def write(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
 
 
 def rows_of(problem: str, gold: str, answers: Sequence[str], rewards: Sequence[float] | None = None) -> list[dict[str, Any]]:
-    rows = [{"problem_id": problem, "answer": gold, "response": f"so it is \\boxed{{{a}}}" if a else "I do not know how to begin with this one, sorry."} for a in answers]
+    none = "I do not know how to begin with this one, sorry."
+    texts = [f"so it is \\boxed{{{a}}}" if a else none for a in answers]
+    rows: list[dict[str, Any]] = [{"problem_id": problem, "answer": gold, "response": t} for t in texts]
     return [r | {"reward": w} for r, w in zip(rows, rewards, strict=True)] if rewards else rows
 
 
@@ -111,7 +113,8 @@ def test_modes_equality_and_weights(tmp_path: Path) -> None:
         return score_file(path, **options)["at"][-1]
 
     assert at()["maj"]["mean"] == at(weights="raw")["weighted"]["mean"] == 1.0
-    assert at(equal="text")["maj"]["mean"] == pytest.approx(2 / 3) and at(equal="text", weights="raw")["weighted"]["mean"] == 0.0
+    assert at(equal="text")["maj"]["mean"] == pytest.approx(2 / 3)
+    assert at(equal="text", weights="raw")["weighted"]["mean"] == 0.0
     assert at(mode="strict")["maj"]["mean"] == pytest.approx(0.5)
     write(path, [*rows, {**rows[0], "reward": -1.0}])
     with pytest.raises(InputError, match=r"s\.jsonl:4: reward -1\.0 is negative"):
