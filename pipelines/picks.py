@@ -26,7 +26,8 @@ class Answers:
 
 def table(problems: Sequence[Answers], weight: Callable[[float], float], seed: int = 0) -> list[dict[str, Any]]:
     """A record for each k = 1, 2, 4, ..., n: `k`, `problems` (those with at least k samples), and `pass`, `maj`, `rm`,
-    `weighted`, each {mean, low, high} or None where it cannot be told (no scores; too many subsets)."""
+    `weighted`, each {mean, low, high} or None where it cannot be told (no scores; too many subsets). `rm_gain` is RM@k
+    less maj@k of the same problems."""
     records = []
     for k in powers(max((len(p.correct) for p in problems), default=1)):
         mine = [p for p in problems if len(p.correct) >= k]
@@ -38,7 +39,9 @@ def table(problems: Sequence[Answers], weight: Callable[[float], float], seed: i
                 weighted_at_k(p.correct, p.groups, [weight(s) for s in p.scores], k) if p.scores else None for p in mine
             ],
         }
-        figures = {name: _mean(columns[name], derive_seed(seed, name, k)) for name in NAMES}
+        pairs = zip(columns["rm"], columns["maj"], strict=True)
+        columns["rm_gain"] = [rm - maj if rm is not None and maj is not None else None for rm, maj in pairs]
+        figures = {name: _mean(values, derive_seed(seed, name, k)) for name, values in columns.items()}
         records.append({"k": k, "problems": len(mine), **figures})
     return records
 

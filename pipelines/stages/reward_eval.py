@@ -43,7 +43,7 @@ BASELINES: dict[str, Callable[[_Scored], float]] = {
 class RewardEvalStage:
     """config: alpha, held_out (share of the problems that were held out from training, null: all), run_seed, seed."""
 
-    name, version, where, device = "reward_eval", 1, "driver", False
+    name, version, where, device = "reward_eval", 2, "driver", False
 
     def shards(self, task: Task) -> int:
         return 1

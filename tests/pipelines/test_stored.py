@@ -70,6 +70,7 @@ def test_figures_equal_brute_force_over_subsets(tmp_path: Path, seed: int) -> No
         for name, value in expected.items():
             assert record[name]["mean"] == pytest.approx(value), (name, record["k"])
             assert record[name]["low"] <= record[name]["mean"] <= record[name]["high"]
+        assert record["rm_gain"]["mean"] == pytest.approx(expected["rm"] - expected["maj"])
 
 
 def golden(problems: Sequence[tuple[int, bool, bool]]) -> list[dict[str, Any]]:
