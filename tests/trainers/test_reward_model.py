@@ -143,9 +143,9 @@ def separable(number: int, labels: Sequence[float], split: str) -> Group:
     generator = random.Random(1000 + number)
 
     def ids(y: float) -> list[int]:
-        solution = [generator.randrange(20, 95) for _ in range(8)]
+        solution = [generator.randrange(20, 95) for _ in range(7)]
         solution[generator.randrange(7)] = 7 if y else 8
-        return solution
+        return [*solution, 1]  # the end token
 
     return make_group(number, labels, split, ids=ids)
 
