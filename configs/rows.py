@@ -71,7 +71,10 @@ class VerdictRow(Row, frozen=True, kw_only=True):
 
 
 class Example(Row, frozen=True, kw_only=True):
-    """One supervised example: learn `token_ids` after `prompt_ids`. `kind` is "model" or "human"."""
+    """One supervised example: learn `token_ids` after `prompt_ids`. `kind` is "model" or "human".
+
+    `weight` counts the whole example, `token_weights` (none below 0) each of `token_ids` besides; None: all alike.
+    """
 
     problem: str
     prompt_ids: list[int]
@@ -79,6 +82,7 @@ class Example(Row, frozen=True, kw_only=True):
     text: str
     kind: str
     weight: float = 1.0
+    token_weights: list[float] | None = None
 
 
 class Edit(Row, frozen=True, kw_only=True):
@@ -136,10 +140,34 @@ class PairLogprobs(Row, frozen=True, kw_only=True):
     rejected: float
 
 
+class Rollout(Row, frozen=True, kw_only=True):
+    """One continuation from a state: a prompt and the first steps of a solution, whose content hash is `prefix`.
+
+    `token_ids` and `text` are the continuation alone, `outcome` is the verdict on the whole solution, `index` counts
+    the continuations of the state. A `check` is drawn afresh to test a pit that was found, and counts in no value.
+    """
+
+    problem: str
+    prefix: str
+    index: int
+    token_ids: list[int]
+    text: str
+    finish_reason: str
+    seed: int
+    outcome: str
+    check: bool = False
+
+
 class Step(Row, frozen=True, kw_only=True):
     """One step of a sample: tokens `start` to `end` (exclusive) of its `token_ids`, which read `text`.
 
-    `value` is the share of `rollouts` continuations after this step that end right; None where none were drawn.
+    `value` is the share of `rollouts` continuations after this step that end right (`successes` of them), with the 95 %
+    interval from `low` to `high`; None where none were drawn. `best_of` is the chance that one of K continuations ends
+    right, `advantage` its change over this step; None where there are too few rollouts. After a `final` step nothing
+    can be drawn: its value is the verdict, of 0 rollouts. `stopped`: drawing ended at a success, so that the value is
+    too high on average. `pit`: the first step of a wrong `sample` with the lowest value; `check_successes` of
+    `check_rollouts` fresh continuations after it ended right. `spurious`: a step of a right sample without progress.
+    `prefix` is the state after the step, as in Rollout.
     """
 
     sample: str
@@ -148,7 +176,20 @@ class Step(Row, frozen=True, kw_only=True):
     start: int
     end: int
     value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    successes: int | None = None
     rollouts: int | None = None
+    best_of: float | None = None
+    advantage: float | None = None
+    correct: bool = False
+    final: bool = False
+    stopped: bool = False
+    pit: bool = False
+    spurious: bool = False
+    prefix: str = ""
+    check_successes: int | None = None
+    check_rollouts: int | None = None
 
 
 class Group(Row, frozen=True, kw_only=True):

@@ -120,7 +120,10 @@ class RewardsSection(Section):
 
 
 class SelectionSection(Section):
-    """Rejection sampling: which correct samples become training examples."""
+    """Rejection sampling: which correct samples become training examples.
+
+    `advantage_weights` rolls out the steps of right samples (see `rollouts`) and weighs their tokens with exp(A / this).
+    """
 
     max_per_problem: Positive = 4
     label: Literal["verified", "weighted_vote"] = "verified"
@@ -128,6 +131,7 @@ class SelectionSection(Section):
     min_reward: float | None = None
     include_human: bool = False
     min_examples: Positive = 1
+    advantage_weights: Annotated[float, Field(gt=0.0)] | None = None
 
     @property
     def by_reward(self) -> bool:
@@ -164,13 +168,47 @@ class RiseSection(Section):
     truncated_negatives: bool = False
 
 
+class PerStepSection(Section):
+    """Per-step pairs (arXiv 2406.14532): `pit`, a right solution against the steps up to the first pit; `step`, after the
+    same steps, a continuation that ends right against the pit; `full`, whole solutions (the control, without rollouts)."""
+
+    variant: Literal["pit", "step", "both", "full"] = "pit"
+
+
 class PairsSection(Section):
     """Preference pairs, if any. A pair of more than `max_length` tokens is dropped and counted, never cut."""
 
-    kind: Literal["none", "rise"] = "none"
+    kind: Literal["none", "rise", "per_step"] = "none"
     max_length: Positive = 1024
     min_pairs: Positive = 1
     rise: RiseSection = RiseSection()
+    per_step: PerStepSection = PerStepSection()
+
+
+class RolloutsSection(Section):
+    """Step values: `n` continuations after each step, with the settings of `sampling`, from a policy that stays the same.
+
+    At most `negatives` wrong and `positives` right samples of a problem are valued; problems without a right sample are
+    not. `sequential` looks for the first pit of wrong samples only, `batch` continuations at a time. `best_of` is K of the
+    paper's policy, best of K. `recheck` is the share of pits that 4 n fresh continuations test.
+    """
+
+    n: Positive = 8
+    allocation: Literal["fixed", "sequential"] = "fixed"
+    batch: Positive = 2
+    policy: Literal["initial", "latest"] = "initial"
+    best_of: Positive = 5
+    negatives: Annotated[int, Field(ge=0)] = 8
+    positives: Annotated[int, Field(ge=0)] = 1
+    recheck: Fraction = 0.0
+    unparsable_negatives: bool = False
+    truncated_negatives: bool = False
+
+    @model_validator(mode="after")
+    def _enough_rollouts(self) -> RolloutsSection:
+        if self.best_of > self.n:
+            raise ValueError(f"`best_of: {self.best_of}` cannot be estimated from `n: {self.n}` rollouts")
+        return self
 
 
 class LoraSection(Section):
@@ -201,13 +239,50 @@ class DpoSection(Section):
         return self
 
 
-class TrainingSection(Section):
-    """One training stage. `batch_size` is in examples or pairs; `micro_batch_tokens` bounds one forward pass."""
+class PolicyGradientSection(Section):
+    """Online reinforcement learning: see docs/policy_gradient.md, and `trainers/estimators/` for the formulas."""
 
-    method: Literal["sft", "dpo", "reward_model"] = "sft"
+    steps: Positive = 100
+    updates: Positive = 1
+    loss: Literal["sequence_sum", "token_mean", "sequence_mean"] = "token_mean"
+    clip: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
+    clip_high: Annotated[float, Field(gt=0.0)] | None = None
+    difference_clip: Annotated[float, Field(gt=0.0)] | None = None
+    std: bool = True
+    baseline: Literal["none", "batch"] = "none"
+    kl: Literal["none", "token", "to_go", "sequence", "loss"] = "none"
+    kl_coefficient: Annotated[float, Field(ge=0.0)] = 0.001
+    anchor_decay: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    entropy: Annotated[float, Field(ge=0.0)] = 0.0
+    importance_cap: Annotated[float, Field(ge=1.0)] | None = 2.0
+    min_p: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    penalties: list[Literal["overlong", "repetition", "garbage"]] = []
+    oversampling: Annotated[float, Field(ge=1.0)] = 1.0
+    curriculum: bool = False
+    validation: Annotated[int, Field(ge=0)] = 0
+    validate_every: Positive = 20
+    canary_tolerance: Annotated[float, Field(gt=0.0)] | None = None
+    share_gpu: Literal["sleep", "split"] = "sleep"
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> PolicyGradientSection:
+        if self.anchor_decay is not None and self.kl == "none":
+            raise ValueError("`anchor_decay` moves the reference of the KL term: set `kl` too")
+        return self
+
+
+ONLINE = ("remax", "rloo", "grpo", "reinforce")
+
+
+class TrainingSection(Section):
+    """One training stage. `batch_size` is in examples or pairs, for online methods in problems;
+    `micro_batch_tokens` bounds one forward pass."""
+
+    method: Literal["sft", "dpo", "remax", "rloo", "grpo", "reinforce", "reward_model"] = "sft"
     adapter: Literal["lora", "qlora", "full"] = "lora"
     lora: LoraSection = LoraSection()
     dpo: DpoSection = DpoSection()
+    rl: PolicyGradientSection = PolicyGradientSection()
     optimizer: Literal["adamw", "paged_adamw_8bit"] = "adamw"
     attention: Literal["auto", "sdpa", "flex", "flash"] = "auto"
     prefix_sharing: bool = True
@@ -221,6 +296,12 @@ class TrainingSection(Section):
     micro_batch_tokens: Positive = 4096
     gradient_checkpointing: bool = False
     checkpoint_every: Positive = 20
+
+    @model_validator(mode="after")
+    def _method_fits(self) -> TrainingSection:
+        if self.method in ONLINE and self.rl.kl == "sequence" and self.method != "rloo":
+            raise ValueError("`rl.kl: sequence` (T1's leave-one-out of the KL) belongs to method `rloo`")
+        return self
 
 
 class RewardModelSection(Section):
@@ -308,11 +389,30 @@ class Recipe(Section):
     rewards: RewardsSection = RewardsSection()
     selection: SelectionSection = SelectionSection()
     pairs: PairsSection = PairsSection()
+    rollouts: RolloutsSection = RolloutsSection()
     training: TrainingSection = TrainingSection()
     reward_model: RewardModelSection = RewardModelSection()
     evaluation: EvaluationSection = EvaluationSection()
     iterations: IterationsSection = IterationsSection()
     executor: ExecutorSection = ExecutorSection()
+
+    @model_validator(mode="after")
+    def _online_can_work(self) -> Recipe:
+        method, sampling = self.training.method, self.sampling
+        if method not in ONLINE:
+            return self
+        if method in ("rloo", "grpo") and sampling.n < 2:
+            raise ValueError(f"training.method `{method}` compares the samples of a problem: set `sampling.n` to 2 or more")
+        if sampling.temperature == 0.0:
+            raise ValueError(f"training.method `{method}` learns from random samples: set `sampling.temperature` above 0")
+        if sampling.top_p < 1.0:
+            raise ValueError(
+                f"training.method `{method}` needs `sampling.top_p: 1`: the trainer's log-probabilities know nothing of "
+                "tokens that the sampler may not draw (`training.rl.min_p` cuts off the tail with less of a bias)"
+            )
+        if sampling.shots:
+            raise ValueError(f"training.method `{method}` trains on the prompt it samples with: remove `sampling.shots`")
+        return self
 
     @model_validator(mode="after")
     def _slices_fit(self) -> Recipe:
@@ -325,6 +425,8 @@ class Recipe(Section):
     def _pairs_fit_method(self) -> Recipe:
         if (self.training.method == "dpo") != (self.pairs.kind != "none"):
             raise ValueError("`training.method: dpo` needs `pairs.kind`, and pairs are for it alone")
+        if self.selection.advantage_weights is not None and self.training.method != "sft":
+            raise ValueError("`selection.advantage_weights` weighs the tokens of `training.method: sft`")
         return self
 
     @model_validator(mode="after")
@@ -334,6 +436,11 @@ class Recipe(Section):
             raise ValueError(
                 "`selection.prefer: reward`, `selection.min_reward`, `selection.label: weighted_vote` and "
                 "`training.method: reward_model` need `reward_model.kind`"
+            )
+        if self.reward_model.kind == "process" and self.rollouts.allocation != "fixed":
+            raise ValueError(
+                "`reward_model.kind: process` learns from the values of steps, which a search leaves out or draws too high: "
+                "set `rollouts.allocation: fixed`"
             )
         if self.training.method == "reward_model" and self.iterations.count > 1:
             raise ValueError("`training.method: reward_model` leaves the sampled model as it is: set `iterations.count: 1`")

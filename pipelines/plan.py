@@ -13,7 +13,7 @@ import msgspec
 
 from configs.errors import ConfigError
 from configs.keys import content_key
-from configs.schema import BenchmarkSection, Recipe, SourceSection
+from configs.schema import ONLINE, BenchmarkSection, Recipe, SourceSection
 from data_gen.engine import resolve_engine
 from pipelines import plan_pairs
 from pipelines.files import sha256_of
@@ -53,6 +53,7 @@ class Builder:
     def __init__(self, recipe: Recipe, model: ResolvedModel) -> None:
         self.recipe, self.model = recipe, model
         self.stages: list[Stage] = []
+        self.valued: dict[str, tuple[Stage, Stage]] = {}  # rollouts and steps, by iteration
         self.full = recipe.training.adapter == "full"
         self.initial = Stage("train", model.label, {}, given_key=model.trained) if model.trained else None
 
@@ -95,14 +96,19 @@ class Builder:
         config = {"mode": mode, "timeout": rewards.timeout, "max_failure_rate": rewards.max_failure_rate}
         return self.add(Stage("verify", label, config, {"problems": problems, "samples": samples}))
 
-    def select(self, label: str, problems: Stage, samples: Stage, verdicts: Stage, scores: Stage | None) -> Stage:
+    def select(
+        self, label: str, problems: Stage, samples: Stage, verdicts: Stage, steps: Stage | None = None,
+        scores: Stage | None = None,
+    ) -> Stage:
+        """Selection; tokens are weighed by `steps`, and a reward model chooses by `scores`, where they are given."""
         section = self.recipe.selection
         limit = 1 if self.recipe.iterations.scheme == "star" else section.max_per_problem
+        unread = set() if scores else {"label", "min_reward"}  # settings of a reward model
         config = {
-            **section.model_dump(), "max_per_problem": limit, "prompt": self.recipe.data.prompt.model_dump(),
+            **section.model_dump(exclude=unread), "max_per_problem": limit, "prompt": self.recipe.data.prompt.model_dump(),
             "model": self.model.fingerprint, "seed": self.recipe.seed,
         }
-        inputs = {"problems": problems, "samples": samples, "verdicts": verdicts}
+        inputs = {"problems": problems, "samples": samples, "verdicts": verdicts} | ({"steps": steps} if steps else {})
         if scores is not None:
             config, inputs = config | {"alpha": self.recipe.reward_model.alpha}, inputs | {"scores": scores}
         return self.add(Stage("select", label, config, inputs, {"base": str(self.model.path)}))
@@ -112,13 +118,35 @@ class Builder:
 
     def train(self, label: str, rows: dict[str, Stage], trained: Stage | None) -> Stage:
         """Training on `rows`: examples, or pairs with their reference."""
-        training = self.recipe.training.model_dump(exclude={"checkpoint_every"})
+        training = self.recipe.training.model_dump(exclude={"checkpoint_every", "rl"})
         config = {
             "training": training, "model": self.model.fingerprint, "dtype": self.recipe.model.dtype,
             "seed": self.recipe.seed,
         }
         inputs = rows | ({"model": trained} if trained else {})
         return self.add(Stage("train", label, config, inputs, {"base": str(self.model.path)}, self.training_hints()))
+
+    def online(
+        self, label: str, problems: Stage, trained: Stage | None, slice_: dict[str, Any], reward_model: Stage | None
+    ) -> Stage:
+        """Training that draws its own samples; a reward model shapes their rewards."""
+        recipe, s = self.recipe, self.recipe.sampling
+        training = recipe.training.model_dump(exclude={"checkpoint_every", "dpo"})
+        kept = ("engine", "temperature", "n", "max_tokens", "stop", "batch_size", "max_model_len")
+        config = {
+            "training": training, "model": self.model.fingerprint, "dtype": recipe.model.dtype, "seed": recipe.seed,
+            "sampling": {k: getattr(s, k) for k in kept}, "prompt": recipe.data.prompt.model_dump(),
+            "rewards": recipe.rewards.model_dump(), "offset": 0, "count": None, **slice_,
+        }
+        inputs = {"problems": problems} | ({"model": trained} if trained else {})
+        if reward_model is not None:
+            config["shaping"] = recipe.reward_model.model_dump(include={"alpha", "aggregation"})
+            inputs["reward_model"] = reward_model
+        hints = {
+            **self.training_hints(), "gpu_memory": s.gpu_memory, "verifiers": max(1, min(8, cores() - 1)),
+            "lora_rank": 0 if self.full else recipe.training.lora.r,
+        }
+        return self.add(Stage("train", label, config, inputs, {"base": str(self.model.path)}, hints))
 
     def evaluate(
         self, who: str, benchmark: BenchmarkSection, problems: Stage, trained: Stage | None, rewards: RewardModel | None = None
@@ -179,6 +207,13 @@ def _iteration(b: Builder, i: int, train: Stage, latest: Stage | None, rewards: 
     if recipe.data.fresh_per_iteration:
         size = (recipe.data.train.limit or 0) // recipe.iterations.count
         slice_ = {"offset": (i - 1) * size, "count": size}
+    if recipe.training.method in ONLINE:
+        start = latest if recipe.iterations.scheme == "iterative_rft" else b.initial
+        if rewards.due:
+            samples = b.sample(f"{label}/sample", train, latest, **slice_)
+            verdicts = b.verify(f"{label}/verify", train, samples, recipe.rewards.mode)
+            rewards.iteration(label, train, samples, verdicts, latest)
+        return b.online(f"{label}/train", train, start, slice_, rewards.stage)
     samples = b.sample(f"{label}/sample", train, latest, shots=[list(s) for s in shots], **slice_)
     verdicts = b.verify(f"{label}/verify", train, samples, recipe.rewards.mode)
     scores = rewards.iteration(label, train, samples, verdicts, latest)
@@ -186,9 +221,10 @@ def _iteration(b: Builder, i: int, train: Stage, latest: Stage | None, rewards: 
         return None
     start = latest if recipe.iterations.scheme == "iterative_rft" else b.initial
     if recipe.training.method == "dpo":
-        pairs = plan_pairs.rise(b, label, train, samples, verdicts, latest)
+        pairs = plan_pairs.pairs(b, label, train, samples, verdicts, latest)
         rows = {"pairs": pairs, "reference": plan_pairs.reference(b, f"{label}/reference", pairs, start)}
     else:
+        steps = plan_pairs.advantages(b, label, train, samples, verdicts)
         used = scores if recipe.selection.by_reward else None
-        rows = {"examples": b.select(f"{label}/select", train, samples, verdicts, used)}
+        rows = {"examples": b.select(f"{label}/select", train, samples, verdicts, steps, used)}
     return b.train(f"{label}/train", rows, start)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from configs.errors import ConfigError
+from pipelines import plan_pairs
 from pipelines.stage import Stage
 
 if TYPE_CHECKING:
@@ -22,25 +22,27 @@ class RewardModel:
         self._data: dict[str, Stage] = {}  # samples0, verdicts0, samples1, ...
         self._previous: dict[str, Stage] = {}  # the last evaluation on each set
 
+    @property
+    def due(self) -> bool:
+        """Whether the next iteration trains one."""
+        return self.section.kind != "none" and (self.stage is None or self.section.retrain)
+
     def iteration(
-        self, label: str, problems: Stage, samples: Stage, verdicts: Stage, start: Stage | None, steps: Stage | None = None
+        self, label: str, problems: Stage, samples: Stage, verdicts: Stage, start: Stage | None
     ) -> Stage | None:
         """Train (first iteration, or each with `retrain`) on all samples so far, and score this iteration's.
 
-        `start` is the policy to begin from; `steps` holds the step values that a process model needs. The stage of the
-        scores, or None where the recipe has no reward model.
+        `start` is the policy to begin from. A process model learns from the values of steps, which are rolled out for
+        it. The stage of the scores, or None where the recipe has no reward model.
         """
         if self.section.kind == "none":
             return None
-        if self.section.kind == "process" and steps is None:
-            raise ConfigError(
-                "reward_model.kind is `process`, which learns from the values of steps: set what draws rollouts from "
-                "steps, or reward_model.kind=outcome"
-            )
-        number = sum(name.startswith("samples") for name in self._data)
-        new = {"samples": samples, "verdicts": verdicts} | ({"steps": steps} if steps else {})
-        self._data |= {f"{name}{number}": stage for name, stage in new.items()}
-        if self.stage is None or self.section.retrain:
+        if self.due:
+            number = sum(name.startswith("samples") for name in self._data)
+            new = {"samples": samples, "verdicts": verdicts}
+            if self.section.kind == "process":
+                new["steps"] = plan_pairs.values(self.b, label, problems, samples, verdicts, self.b.recipe.rollouts)[1]
+            self._data |= {f"{name}{number}": stage for name, stage in new.items()}
             self.stage = self._train(label, problems, start)
         scores = self._score(f"{label}/reward_score", problems, samples)
         if fraction := self.section.validation_fraction:
@@ -75,7 +77,7 @@ class RewardModel:
     def _training(self) -> dict[str, Any]:
         """The `training` section with the reward model's own settings in place of the policy's."""
         own = {k: v for k in ("learning_rate", "epochs", "batch_size") if (v := getattr(self.section, k)) is not None}
-        training = self.b.recipe.training.model_dump(exclude={"checkpoint_every", "dpo"})
+        training = self.b.recipe.training.model_dump(exclude={"checkpoint_every", "dpo", "rl"})
         return {**training, **own, "method": "reward_model"}
 
     def _score(self, label: str, problems: Stage, samples: Stage) -> Stage:

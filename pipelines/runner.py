@@ -136,9 +136,17 @@ def summary(kind: str, manifest: dict[str, Any]) -> str:
         return f"{m['examples']} examples from {m['problems_solved']} of {m['problems']} problems"
     if kind in ("edit", "edit_rollouts"):
         return f"{m['kept']} of {m['edits']} edits kept"
-    if kind == "pairs":
+    if kind == "rollouts":
+        t = manifest["timing"]
+        cached = f", {t['cached_prompt_tokens'] / t['prompt_tokens']:.0%} of prompts cached" if t.get("prompt_tokens") else ""
+        return f"{m['drawn']} rollouts of {m['states']} states, {m['saved']:.0%} fewer than {m['naive']}{cached}"
+    if kind == "steps":
+        return f"{m['steps']} steps, {m['pits']} pits in {m['wrong']} wrong samples, {m['spurious']} spurious steps"
+    if kind in ("pairs", "step_pairs"):
         kinds = ", ".join(f"{count} {name}" for name, count in m["kinds"].items())
         return f"{m['pairs']} pairs ({kinds}) from {m['problems_used']} of {m['problems']} problems"
+    if kind == "train" and "first_reward" in m:
+        return f"{m['steps']} steps on {m['examples']} samples, mean reward {m['first_reward']:.3f} -> {m['last_reward']:.3f}"
     if kind == "train":
         last = m["last"]
         preferred = f", margin {last['margin']:.3f}, {last['accuracy']:.0%} right" if "margin" in last else ""

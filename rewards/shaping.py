@@ -8,8 +8,30 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Sequence
+from typing import Protocol
 
 _LIMIT = 30.0  # beyond it, sigmoid(x) - 1 is closer to 0 than float32 can tell from a right answer's reward
+
+
+class Answer(Protocol):
+    """A sample or completion, as a scorer reads it. `finish_reason`: "stop" or "length"."""
+
+    @property
+    def token_ids(self) -> list[int]: ...
+
+    @property
+    def text(self) -> str: ...
+
+    @property
+    def finish_reason(self) -> str: ...
+
+
+class Scorer(Protocol):
+    """Something that scores answers: a reward model, or anything else that orders them."""
+
+    def __call__(self, questions: Sequence[str], answers: Sequence[Answer]) -> list[float]:
+        """A score (logit) for each question and its answer."""
+        ...
 
 
 def sigmoid(x: float) -> float:
@@ -29,6 +51,16 @@ def aggregate(steps: Sequence[float], how: str) -> float:
     if how == "product":
         return math.prod(values)
     raise ValueError(f"aggregation must be minimum, product or last, not {how!r}")
+
+
+def aggregated_logit(steps: Sequence[float], how: str) -> float:
+    """The logit of `aggregate`, finite where that would round to 0 or 1."""
+    if not steps:
+        raise ValueError("a solution without steps has no process score")
+    if how == "product":
+        log = sum(math.log1p(math.exp(-abs(s))) + max(0.0, -s) for s in steps)  # minus the log of the product
+        return -log - math.log(max(-math.expm1(-log), 1e-300))
+    return {"minimum": min(steps), "last": steps[-1]}[how]
 
 
 def shaped_reward(score: float, correct: bool, alpha: float = 0.5) -> float:

@@ -15,6 +15,7 @@ from data_gen.reward_data import Judged, outcome_groups, process_groups
 from pipelines.stage import Report, ShardResult, ShardRunner, Task, register
 from pipelines.store import write_rows
 from rewards import UNSCORED
+from rewards.shaping import Answer
 
 
 class RewardDataStage:
@@ -84,8 +85,8 @@ def _judged(task: Task, encoder: PromptEncoder) -> tuple[dict[str, list[Judged]]
     return judged, steps, unscored
 
 
-def solution_ids(encoder: PromptEncoder, sample: Sample) -> list[int]:
-    """A sample's ids as a reward model reads them: with the end token, unless it was cut off."""
+def solution_ids(encoder: PromptEncoder, sample: Answer) -> list[int]:
+    """An answer's ids as a reward model reads them: with the end token, unless it was cut off."""
     return encoder.trimmed(sample.token_ids, sample.text) if sample.finish_reason == "stop" else list(sample.token_ids)
 
 

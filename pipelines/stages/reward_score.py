@@ -17,7 +17,7 @@ from data_gen.steps import step_spans
 from pipelines.stage import Report, ShardResult, ShardRunner, Task, add_metrics, register
 from pipelines.stages.reward_data import solution_ids
 from pipelines.store import write_rows
-from rewards.shaping import aggregate
+from rewards.shaping import Answer, aggregate
 
 if TYPE_CHECKING:
     from trainers.reward_head import Response
@@ -45,7 +45,7 @@ class RewardScoreStage:
 
         def run(shard: int, report: Report) -> ShardResult:
             samples: list[Sample] = task.rows("samples", Sample, [shard])
-            responses = [_response(encoder, questions[s.problem], s, scorer.kind) for s in samples]
+            responses = [response_of(encoder, questions[s.problem], s, scorer.kind) for s in samples]
             began = time.monotonic()
             values = scorer.score(responses, lambda done: report({"done": done, "total": len(samples)}))
             seconds = time.monotonic() - began
@@ -69,10 +69,11 @@ class RewardScoreStage:
         return {"scores": total["scores"], "mean": total["total"] / max(1, total["scores"])}
 
 
-def _response(encoder: PromptEncoder, question: str, sample: Sample, kind: str) -> Response:
+def response_of(encoder: PromptEncoder, question: str, answer: Answer, kind: str) -> Response:
+    """An answer as the reward model reads it; `kind` is that of the model."""
     from trainers.reward_head import Response
 
-    ids = solution_ids(encoder, sample)
+    ids = solution_ids(encoder, answer)
     spans = step_spans(encoder.tokenizer, ids) if kind == "process" else []
     return Response(encoder.encode(question), ids, [s.end - 1 for s in spans] or [len(ids) - 1])
 

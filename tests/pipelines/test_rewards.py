@@ -12,17 +12,19 @@ import pytest
 
 from configs.errors import ConfigError, RatchetError
 from configs.load import load_recipe
-from configs.rows import Example, Group, Problem, RewardedProblem, Sample, Score, Step, VerdictRow
+from configs.rows import Example, Group, Problem, RewardedProblem, Row, Sample, Score, Step, VerdictRow
 from data_gen.reward_data import is_held_out
 from data_gen.steps import step_spans
+from pipelines.engines import close_engine
 from pipelines.models import ResolvedModel
 from pipelines.plan import Plan, build, resolve
 from pipelines.runner import summary
 from pipelines.stage import Stage
-from pipelines.store import Artefact, read_rows
+from pipelines.store import Artefact, Store, read_rows
 from rewards import extract
 from tests.pipelines.helpers import assert_same, contents, ratchet
 from tests.pipelines.rise_world import PROMPT, World
+from tests.pipelines.step_world import StepWorld
 
 TRAINING = {
     "method": "reward_model", "adapter": "lora", "lora": {"r": 8}, "learning_rate": 5e-3, "epochs": 6, "batch_size": 8,
@@ -266,6 +268,35 @@ def test_the_reward_models_own_settings_replace_those_of_the_policy() -> None:
     assert stage_of(plan, "iteration1/train").config["training"]["epochs"] != 7
 
 
+def test_a_process_model_learns_from_rollouts_that_pairs_and_advantages_share() -> None:
+    process = ("reward_model.kind=process", "iterations.count=2")
+    plan = plan_of(*process)
+    data = stage_of(plan, "iteration1/reward_data")
+    assert set(data.inputs) == {"problems", "samples0", "verdicts0", "steps0"}
+    assert data.inputs["steps0"].inputs["rollouts"].label == "iteration1/rollouts"
+    assert "iteration2/rollouts" not in labels(plan)  # the model of the first iteration serves all
+    again = stage_of(plan_of(*process, "reward_model.retrain=true"), "iteration2/reward_data")
+    assert {"steps0", "steps1"} <= set(again.inputs)
+    weighted = plan_of(*process, "selection.advantage_weights=0.5")
+    learned = stage_of(weighted, "iteration1/reward_data").inputs["steps0"]
+    assert stage_of(weighted, "iteration1/select").inputs["steps"] is learned
+    paired = plan_of(*process, "training.method=dpo", "pairs.kind=per_step")
+    assert stage_of(paired, "iteration1/pairs").inputs["steps"] is stage_of(paired, "iteration1/reward_data").inputs["steps0"]
+    assert sum(s.kind == "rollouts" for s in paired.stages) == 2
+
+
+def test_online_training_gets_the_reward_model_of_its_starting_weights() -> None:
+    online = ("reward_model.kind=outcome", "iterations.count=2", "evaluation.samples=4")
+    plan = plan_of(*online, recipe="remax_demo")
+    first, second = plan.trained
+    assert first.inputs["reward_model"] is second.inputs["reward_model"]
+    assert first.inputs["reward_model"].label == "iteration1/reward_train" and "iteration2/sample" not in labels(plan)
+    assert first.config["shaping"] == {"alpha": 0.5, "aggregation": "minimum"}
+    again = plan_of(*online, "reward_model.retrain=true", recipe="remax_demo").trained[1]
+    assert again.inputs["reward_model"].label == "iteration2/reward_train"
+    assert again.inputs["reward_model"].inputs["model"].label == "iteration1/train"
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
@@ -273,12 +304,65 @@ def test_the_reward_models_own_settings_replace_those_of_the_policy() -> None:
         (["selection.label=weighted_vote"], "need `reward_model.kind`"),
         (["training.method=reward_model"], "need `reward_model.kind`"),
         (["training.method=reward_model", "reward_model.kind=outcome", "iterations.count=2"], "iterations.count: 1"),
-        (["reward_model.kind=process"], "learns from the values of steps"),
+        (["reward_model.kind=process", "rollouts.allocation=sequential"], "set `rollouts.allocation: fixed`"),
     ],
 )
 def test_what_does_not_fit_is_refused(overrides: Sequence[str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         plan_of(*overrides)
+
+
+def rows_of(store: Store, kind: str, row: type[Row]) -> list[Any]:
+    """Rows of all artefacts of a kind."""
+    keys = {p.parent.name for p in (store.root / kind).glob("*/manifest.json")}
+    return [r for key in sorted(keys) for r in read_rows(store.artefact(kind, key), row)]
+
+
+def values_of(steps: Sequence[Step]) -> dict[tuple[str, int], float | None]:
+    """Values of steps by sample and last token."""
+    return {(s.sample, s.end - 1): s.value for s in steps}
+
+
+def labels_of(groups: Sequence[Group]) -> dict[tuple[str, int], float | None]:
+    """Labels of groups by sample and mark."""
+    found: dict[tuple[str, int], float | None] = {}
+    for g in groups:
+        owners = [sample for sample, n in zip(g.samples, g.counts, strict=True) for _ in range(n)]
+        found |= dict(zip(zip(owners, g.marks, strict=True), g.labels, strict=True))
+    return found
+
+
+def test_a_process_model_learns_the_values_that_rollouts_gave(tiny_model: Path, tmp_path: Path) -> None:
+    """Solutions of several steps; every valued step of every sample is a mark."""
+    world = StepWorld(tmp_path, tiny_model)
+    rollouts, steps = world.value_stages(n=4, negatives=3, positives=2)
+    try:
+        finish(world, rollouts)
+        rows: list[Step] = world.rows(finish(world, steps)[0], Step)
+    finally:
+        close_engine()
+    assert any(s.rollouts and s.value not in (0.0, 1.0) for s in rows)
+    inputs = {"samples0": world.inputs["samples"], "verdicts0": world.inputs["verdicts"], "steps0": steps}
+    data = data_stage(world, inputs, kind="process", samples=5, validation_fraction=0.0)
+    groups: list[Group] = world.rows(finish(world, data)[0], Group)
+    assert labels_of(groups) == values_of(rows) and len(groups) == 4
+    losses = finish(world, train_stage(world, data, "process"))[1]
+    assert losses["last_loss"] < losses["first_loss"]
+
+
+def test_a_process_model_in_one_run_from_samples_over_rollouts_to_selection(tiny_run: Any, tmp_path: Path) -> None:
+    wanted = [
+        "reward_model={kind: process, validation_fraction: 0.0}", "selection.prefer=reward", "training.adapter=lora",
+        "sampling.temperature=0.7", "rollouts={n: 2, best_of: 2}", "evaluation.samples=2",
+    ]
+    done = ratchet("run", str(tiny_run.recipe), "--run-dir", "run", *wanted, home=tmp_path, cwd=tmp_path)
+    assert "iteration1/steps" in done.stdout and "RM@2" in done.stdout
+    store = Store(tmp_path / "store")
+    groups: list[Group] = rows_of(store, "reward_data", Group)
+    labels = labels_of(groups)
+    assert labels and labels.items() <= values_of(rows_of(store, "steps", Step)).items()
+    scores: list[Score] = rows_of(store, "reward_score", Score)
+    assert scores and all(s.steps and 0.0 < s.value < 1.0 for s in scores)
 
 
 def test_a_run_from_the_command_line_is_resumed_with_the_same_bytes(tiny_run: Any, tmp_path: Path) -> None:

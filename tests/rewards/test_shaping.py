@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.shaping import aggregate, combined_reward, shaped_reward, sigmoid, single
+from rewards.shaping import aggregate, aggregated_logit, combined_reward, shaped_reward, sigmoid, single
 
 SCORES = [x / 10 for x in range(-500, 501)]
 
@@ -50,3 +50,16 @@ def test_steps_are_put_together() -> None:
     assert aggregate(steps, "product") == pytest.approx(0.5 * 0.75 * 0.25)
     with pytest.raises(ValueError, match="without steps"):
         aggregate([], "minimum")
+
+
+@given(st.lists(st.floats(-20.0, 20.0), min_size=1, max_size=8), st.sampled_from(["minimum", "product", "last"]))
+def test_the_logit_of_steps_put_together(steps: list[float], how: str) -> None:
+    assert sigmoid(aggregated_logit(steps, how)) == pytest.approx(aggregate(steps, how), rel=1e-9)
+
+
+def test_the_logit_is_finite_and_keeps_the_order_where_probabilities_round() -> None:
+    found = [aggregated_logit([s, 800.0], "product") for s in (-900.0, -50.0, 0.0, 30.0, 36.0)]
+    assert found == sorted(found) and len(set(found)) == 5 and all(map(math.isfinite, found))
+    assert math.isfinite(aggregated_logit([800.0], "product"))
+    with pytest.raises(ValueError, match="without steps"):
+        aggregated_logit([], "product")
