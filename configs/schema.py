@@ -309,10 +309,12 @@ class RewardModelSection(Section):
     `trainers/process_reward_model.py`. None: `learning_rate`, `epochs`, `batch_size` as in `training`.
 
     A problem gives a group of at most `samples` solutions. `loss: pairs` is the control arm of single pairs. Without
-    `retrain`, the model of the first iteration serves all of them, so that its scores can be compared.
+    `retrain`, the model of the first iteration serves all of them, so that its scores can be compared. `run`: folder of a
+    run whose last reward model serves instead of one that is trained here.
     """
 
     kind: Literal["none", "outcome", "process"] = "none"
+    run: str | None = None
     loss: Literal["listwise", "pairs"] = "listwise"
     labels: Literal["soft", "hard"] = "soft"
     aggregation: Literal["minimum", "product", "last"] = "minimum"
@@ -372,7 +374,7 @@ class EvaluationSection(Section):
             raise ValueError("`seeds` are those of sampled answers: set `samples` too (greedy answers draw nothing)")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"`seeds` must differ: {self.seeds}")
-        if self.shots_file is not None and self.prompt != "few_shot" and not self.shots:
+        if self.shots_file is not None and (self.shots == 0 or (self.shots is None and self.prompt != "few_shot")):
             raise ValueError("`shots_file` is shown only with `prompt: few_shot`, or with `shots` > 0")
         return self
 
@@ -459,6 +461,8 @@ class Recipe(Section):
                 "`selection.prefer: reward`, `selection.min_reward`, `selection.label: weighted_vote` and "
                 "`training.method: reward_model` need `reward_model.kind`"
             )
+        if self.reward_model.run is not None and (none or self.reward_model.retrain):
+            raise ValueError("`reward_model.run` is another run's model: set `reward_model.kind` to its kind, not `retrain`")
         if self.reward_model.kind == "process" and self.rollouts.allocation != "fixed":
             raise ValueError(
                 "`reward_model.kind: process` learns from the values of steps, which a search leaves out or draws too high: "

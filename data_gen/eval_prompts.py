@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+
 import msgspec
 
 from configs.errors import ConfigError, InputError
@@ -22,27 +23,24 @@ _ASK = {
     "boxed": "{question}\n\nShow the steps that lead to the answer, and write the final answer in \\boxed{}.",
 }
 _FORM = {"gsm8k": "number", "procedural": "number"}  # others may have answers that are no numbers
-_SHOTS = {"gsm8k": 8, "math": 4, "math500": 4, "procedural": 4}
+SHOTS = {"gsm8k": 8, "math": 4, "math500": 4, "procedural": 4}  # worked examples of `few_shot`, where none are given
 _TRAINING = {"gsm8k": "gsm8k", "math": "math", "math500": "math"}
 _LONGEST = 120  # words of a worked example taken from a training split
 
 
 class EvalPrompt(msgspec.Struct, frozen=True):
-    """A named prompt for one source: its section, the strings that end an answer, and how many worked examples."""
+    """A named prompt for one source: its section, and the strings that end an answer."""
 
     section: PromptSection
     stop: list[str]
-    shots: int
 
 
 def eval_prompt(name: PromptName, source: str) -> EvalPrompt:
-    """`chat`: the model's chat template, asked in words. `plain`: text to complete, for base models. `few_shot`: plain
-    after worked examples: 8 for GSM8K, 4 for MATH and generated problems, for a file of one's own as many as are given.
-    """
+    """`chat`: the model's chat template, asked in words. `plain`: text to complete, for base models. `few_shot`: the same,
+    with worked examples before it."""
     if name == "chat":
-        return EvalPrompt(PromptSection(style="chat", template=_ASK[_FORM.get(source, "boxed")]), [], 0)
-    section = PromptSection(style="plain", template="Problem: {question}\nSolution:")
-    return EvalPrompt(section, ["\nProblem:"], _SHOTS.get(source, 0) if name == "few_shot" else 0)
+        return EvalPrompt(PromptSection(style="chat", template=_ASK[_FORM.get(source, "boxed")]), [])
+    return EvalPrompt(PromptSection(style="plain", template="Problem: {question}\nSolution:"), ["\nProblem:"])
 
 
 def shots_source(source: SourceSection) -> SourceSection:
@@ -57,14 +55,14 @@ def shots_source(source: SourceSection) -> SourceSection:
     return SourceSection.model_validate({"source": _TRAINING[source.source], "split": "train"})
 
 
-def choose_shots(pool: Sequence[Problem], evaluation: Sequence[Problem], count: int, seed: int) -> list[Problem]:
-    """`count` problems of a training split to show, in random order fixed by `seed`.
+def choose_shots(pool: Sequence[Problem], evaluation: Sequence[Problem], count: int) -> list[Problem]:
+    """`count` problems of a training split to show: always the same ones, so that evaluations can be compared.
 
     Of those with a solution of at most 120 words, without a figure's program text, and not in `evaluation` by the rule of
     `data_gen.decontaminate`; from different subjects as far as there are any. Raises InputError where there are too few.
     """
     usable = [p for p in pool if p.solution and "[asy]" not in p.question + p.solution and _words(p) <= _LONGEST]
-    random.Random(derive_seed("shots", seed)).shuffle(usable)
+    random.Random(derive_seed("shots")).shuffle(usable)
     waiting = usable[: 50 * count]  # comparing all of a training split with the evaluation set is not needed
     kept, _ = decontaminate(waiting, evaluation)
     chosen: list[Problem] = []

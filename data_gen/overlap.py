@@ -20,6 +20,7 @@ import msgspec
 from configs.errors import ConfigError
 from configs.rows import Problem
 from data_gen.decontaminate import Words, words_of
+from data_gen.problems import strip_calculator_marks
 
 CONTAINED = 0.8  # Llama 2 calls a sample dirty from this share on
 
@@ -86,9 +87,14 @@ def _texts(evaluation: Sequence[Problem], ngram: int) -> Iterator[_Text]:
     for problem in evaluation:
         generated = problem.core is not None
         yield _Text(problem.id, "question", words_of(problem.question), generated)
-        solution = words_of(problem.solution or "")
-        if len(solution) >= ngram:
+        if solution := solution_words(problem, ngram):
             yield _Text(problem.id, "solution", solution, generated)
+
+
+def solution_words(problem: Problem, ngram: int) -> Words:
+    """Words of its solution without GSM8K's calculator marks, as it would be trained on; none if too short to look for."""
+    words = words_of(strip_calculator_marks(problem.solution or ""))
+    return words if len(words) >= ngram else ()
 
 
 def _index(texts: Sequence[_Text], ngram: int) -> tuple[dict[Words, list[tuple[int, int]]], dict[str, list[int]]]:

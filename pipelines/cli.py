@@ -51,12 +51,12 @@ def resume(folder: Annotated[Path, typer.Argument(help="Folder of the run")]) ->
 
 def _execute(recipe: Recipe, folder_path: Path) -> None:
     """Plan and run a recipe in a folder; prints progress and the accuracies."""
-    from pipelines.evaluation import shown_prompt
     from pipelines.home import store_root
     from pipelines.models import resolve_model
     from pipelines.outcome import accuracy_table
     from pipelines.plan import build, resolve
     from pipelines.progress import Reporter
+    from pipelines.results import write_results
     from pipelines.runfolder import RunFolder
     from pipelines.runner import run_plan
     from pipelines.store import Store
@@ -75,13 +75,15 @@ def _execute(recipe: Recipe, folder_path: Path) -> None:
                           f"engine {recipe.sampling.engine} ({recipe.model.dtype}), executor {recipe.executor.kind} "
                           f"x{recipe.executor.workers}")
             folder.event("run started", stages=len(plan.stages))
-            results = run_plan(plan, store, folder, reporter)
+            run_plan(plan, store, folder, reporter)
+            results = write_results(folder_path, plan, store)
             folder.event("run finished")
             for line in accuracy_table(plan, store):
                 reporter.line(line)
-            if not plan.trained and results:
-                reporter.line(f"prompt: {shown_prompt(plan, store)!r}")
-                reporter.line(f"per-problem rows: {folder_path}/artefacts")
+            if results is not None:
+                if not plan.trained:
+                    reporter.line(f"prompt: {results['evaluations'][0]['prompt_example']!r}")
+                reporter.line(f"results: {folder_path}/results.md; every answer: {folder_path}/answers")
         except KeyboardInterrupt:
             reporter.line(f"interrupted; continue with: ratchet resume {folder_path}")
             raise typer.Exit(130) from None
@@ -118,22 +120,58 @@ def status(folder: Annotated[Path, typer.Argument(help="Folder of the run")], js
     typer.echo(as_json(state) if json else "\n".join(status_table(state)))
 
 
+Benchmarks = "gsm8k, math, math500, procedural, or files FILE.jsonl; separated by commas"
+
+
 @app.command("eval")
 def evaluate(
     model: Annotated[str, typer.Argument(help="bundled:NAME, a folder, a hub id, or a run folder (its last model)")],
     overrides: Overrides = None,
-    benchmarks: Annotated[str, typer.Option(help="Names, separated by commas: gsm8k, math500, procedural")] = "gsm8k",
+    benchmarks: Annotated[str, typer.Option(help=Benchmarks)] = "gsm8k",
     limit: Annotated[int | None, typer.Option(help="Only so many problems of each")] = None,
     iteration: Annotated[int | None, typer.Option(help="Of a run folder: which iteration (0: the initial model)")] = None,
     run_dir: RunDir = None,
 ) -> None:
-    """Evaluate a model: greedy accuracy with a 95 % interval; settings as in a recipe (evaluation.samples=4 ...)."""
+    """Evaluate a model: greedy accuracy with a 95 % interval; settings as in a recipe: evaluation.samples=8 adds pass@k
+    and maj@k, evaluation.prompt=few_shot (chat, plain) chooses the prompt."""
     from configs.keys import content_key
     from pipelines.evaluation import evaluation_recipe
 
     recipe = evaluation_recipe(model, benchmarks, limit, iteration, overrides or [])
     settings = recipe.model_dump(mode="json", exclude={"executor"})
     _execute(recipe, run_dir or Path("runs") / f"{recipe.name}-{content_key(settings)[:8]}")
+
+
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(help="A: a run (its last model), RUN@ITERATION (0: initial), or an evaluation")],
+    second: Annotated[str, typer.Argument(help="B: the same")],
+    benchmark: Annotated[str | None, typer.Option(help="Only this one")] = None,
+    json: AsJson = False,
+) -> None:
+    """Compare two evaluated models on the same problems: difference, 95 % interval, exact p-value."""
+    from pipelines import compare as comparing
+    from pipelines.runner import as_json
+
+    found = comparing.compare(comparing.measured(first), comparing.measured(second), benchmark)
+    typer.echo(as_json(found) if json else "\n".join(comparing.lines(found)))
+
+
+@app.command()
+def contamination(
+    folder: Annotated[Path, typer.Argument(help="Folder of a finished run")],
+    benchmarks: Annotated[str | None, typer.Option(help=f"{Benchmarks} (default: those of the run)")] = None,
+    ngram: Annotated[int, typer.Option(help="Words in a row that count as shared")] = 13,
+    worst: Annotated[int, typer.Option(help="So many overlaps of each benchmark are shown")] = 5,
+    json: AsJson = False,
+) -> None:
+    """Look for evaluation problems and their solutions in what a run has trained on."""
+    from pipelines.contamination import check_run, lines
+    from pipelines.runner import as_json
+
+    quiet_libraries()
+    found = check_run(folder, benchmarks, ngram)
+    typer.echo(as_json(found) if json else "\n".join(lines(found, worst)))
 
 
 @app.command()

@@ -9,9 +9,10 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from configs.errors import InputError
-from configs.rows import Example, Pair, Problem, Row
-from data_gen.overlap import CONTAINED, Overlap, Trained, overlaps
+from configs.rows import Example, Group, Pair, Problem, Row
+from data_gen.overlap import CONTAINED, Overlap, Trained, overlaps, solution_words
 from data_gen.problems import load_problems
+from pipelines.compare import shortened
 from pipelines.evaluation import benchmark_sources
 from pipelines.runfolder import RunFolder
 from pipelines.store import Artefact, read_rows
@@ -38,7 +39,7 @@ def check_run(run: Path, benchmarks: str | None, ngram: int = 13) -> dict[str, A
     began = recipe.model.name if "@" in recipe.model.name else None
     return {
         "run": str(run), "rows": rows, "began_from": began, "ngram": ngram, "contained_from": CONTAINED,
-        "benchmarks": {name: _summary(problems, overlaps(trained, problems, ngram)) for name, problems in evaluation.items()},
+        "benchmarks": {name: _summary(p, overlaps(trained, p, ngram), ngram) for name, p in evaluation.items()},
     }
 
 
@@ -54,7 +55,8 @@ def lines(found: dict[str, Any], worst: int) -> list[str]:
     result.append(f"contained: at least {found['contained_from']:.0%} of the words stand in one training row")
     for name, parts in found["benchmarks"].items():
         for o in parts["overlaps"][:worst]:
-            result.append(f"{name}: {o['share']:4.0%} of the {o['part']} of {o['problem']} in {o['row']}: {_short(o['shared'])}")
+            where = f"{name}: {o['share']:4.0%} of the {o['part']} of {o['problem']} in {o['row']}"
+            result.append(f"{where}: {shortened(o['shared'], 100)}")
     if found["began_from"]:
         result.append(f"the run began from {found['began_from']}: check that run too")
     return result
@@ -64,12 +66,12 @@ def _load(source: dict[str, Any]) -> list[Problem]:
     return load_problems(**{k: v for k, v in source.items() if v is not None})
 
 
-def _summary(problems: Sequence[Problem], found: Sequence[Overlap]) -> dict[str, Any]:
+def _summary(problems: Sequence[Problem], found: Sequence[Overlap], ngram: int) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for part in ("question", "solution"):
         mine = [o for o in found if o.part == part]
         result[part] = {
-            "checked": len(problems) if part == "question" else sum(bool(p.solution) for p in problems),
+            "checked": len(problems) if part == "question" else sum(bool(solution_words(p, ngram)) for p in problems),
             "contained": sum(o.share >= CONTAINED for o in mine), "touched": len(mine),
         }
     fields = Overlap.__struct_fields__
@@ -109,7 +111,7 @@ def _row_type(artefact: Artefact) -> type[Row] | None:
     """Type of the rows that a training stage reads, None where it does not learn from their texts."""
     parts = sorted(artefact.path.glob("part-*.parquet"))
     name = (pq.read_schema(parts[0]).metadata or {}).get(b"row", b"").decode() if parts else ""
-    return {"Example": Example, "Pair": Pair, "Problem": Problem}.get(name)
+    return {"Example": Example, "Pair": Pair, "Problem": Problem, "Group": Group}.get(name)
 
 
 def _problem(row: Any) -> str:
@@ -142,7 +144,3 @@ def _cores(plan: dict[str, Any], store: Path) -> dict[str, str]:
         if stage["kind"] in ("problems", "decontaminate") and artefact.done:
             found |= {p.id: p.core for p in read_rows(artefact, Problem) if p.core is not None}
     return found
-
-
-def _short(text: str, most: int = 100) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"

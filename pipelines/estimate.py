@@ -104,6 +104,8 @@ def _rows(stage: Stage, plan: Plan, rows: dict[str, int]) -> int:
     """Rows that a stage will have, at most."""
     if stage.kind == "problems":
         return stage.config.get("limit") or _problems(stage)
+    if stage.kind == "shots" and stage.config["count"]:
+        return stage.config["count"]
     known = rows[next(iter(stage.inputs.values())).key] if stage.inputs else 0
     if stage.kind == "sample":
         problems = rows[stage.inputs["problems"].key]

@@ -10,13 +10,9 @@ from typing import Any
 
 from configs.errors import ConfigError
 from configs.load import apply_override, validate
-from configs.rows import Sample
 from configs.schema import Recipe
-from data_gen.prompts import PromptEncoder
 from pipelines.models import is_run, run_reference
-from pipelines.plan import Plan
 from pipelines.runfolder import RunFolder
-from pipelines.store import Store, read_rows
 
 NAMED: dict[str, dict[str, Any]] = {
     "gsm8k": {"source": "gsm8k", "split": "test"},
@@ -37,6 +33,8 @@ def evaluation_recipe(
         if iteration is not None and not 0 <= iteration <= run.iterations.count:
             raise ConfigError(f"--iteration: {model} has iterations 0 to {run.iterations.count}, not {iteration}")
         data = run.model_dump(mode="json")
+        if run.reward_model.kind != "none" and run.reward_model.run is None:
+            data["reward_model"] |= {"run": str(Path(model).expanduser().absolute()), "retrain": False}
         number = run.iterations.count if iteration is None else iteration
         if number:
             data["model"]["name"] = run_reference(Path(model), number)
@@ -50,14 +48,6 @@ def evaluation_recipe(
     for override in overrides:
         apply_override(data, override)
     return validate(data, "the evaluation")
-
-
-def shown_prompt(plan: Plan, store: Store) -> str:
-    """The exact prompt of the first problem, for the record."""
-    stage = next(s for s in plan.stages if s.kind == "sample")
-    sample: Sample = read_rows(store.artefact(stage.kind, stage.key), Sample, [0])[0]
-    encoder = PromptEncoder(plan.model.path, plan.recipe.data.prompt)
-    return encoder.tokenizer.decode(sample.prompt_ids)
 
 
 def benchmark_sources(names: str, limit: int | None) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from configs.rows import ProblemScore
 from pipelines.plan import Plan
+from pipelines.results import accuracy
 from pipelines.runfolder import RunFolder
 from pipelines.statistics import paired_difference
 from pipelines.store import Artefact, Store, read_rows
@@ -22,8 +23,8 @@ def accuracy_table(plan: Plan, store: Store) -> list[str]:
     for stage in scores:
         who, benchmark, decoding = stage.label.split("/")
         artefact = store.artefact(stage.kind, stage.key)
-        m = artefact.manifest()["metrics"]
         rows: list[ProblemScore] = read_rows(artefact, ProblemScore)
+        m = accuracy(rows)
         shares = [r.correct / r.samples for r in rows]
         gain = ""
         start = first.setdefault(f"{benchmark}/{decoding}", shares)

@@ -13,12 +13,13 @@ import msgspec
 
 from configs.errors import ConfigError
 from configs.keys import content_key
-from configs.schema import ONLINE, BenchmarkSection, Recipe, SourceSection
+from configs.schema import ONLINE, Recipe, SourceSection
 from data_gen.engine import resolve_engine
 from pipelines import plan_pairs
 from pipelines.files import sha256_of
 from pipelines.hardware import cores, resolve_dtype
 from pipelines.models import ResolvedModel
+from pipelines.plan_evaluation import evaluate
 from pipelines.plan_rewards import RewardModel
 from pipelines.stage import Stage
 
@@ -37,7 +38,11 @@ def resolve(recipe: Recipe) -> Recipe:
     a resume from another folder finds the same files."""
     data = recipe.model_dump()
     for source in (data["data"]["train"], *(b["source"] for b in data["evaluation"]["benchmarks"])):
-        source["path"] = source["path"] and str(Path(source["path"]).expanduser().absolute())
+        source["path"] = source["path"] and _absolute(source["path"])
+    if recipe.evaluation.shots_file is not None:
+        data["evaluation"]["shots_file"] = _absolute(recipe.evaluation.shots_file)
+    if recipe.reward_model.run is not None:
+        data["reward_model"]["run"] = _absolute(recipe.reward_model.run)
     if (folder := Path(recipe.model.name).expanduser()).exists():
         data["model"]["name"] = str(folder.absolute())
     data["sampling"]["engine"] = resolve_engine(recipe.sampling.engine)
@@ -45,6 +50,10 @@ def resolve(recipe: Recipe) -> Recipe:
     if recipe.executor.threads == "auto":
         data["executor"]["threads"] = max(1, cores() // recipe.executor.workers)
     return Recipe.model_validate(data)
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
 
 
 class Builder:
@@ -75,8 +84,10 @@ class Builder:
             config["content"], paths["path"] = content_key(path.name, sha256_of(path)), str(path)
         return self.add(Stage("problems", label, config, paths=paths))
 
-    def sample(self, label: str, problems: Stage, trained: Stage | None, **settings: Any) -> Stage:
-        """Sampling with the recipe's settings, `settings` taking precedence."""
+    def sample(
+        self, label: str, problems: Stage, trained: Stage | None, more: dict[str, Stage] | None = None, **settings: Any
+    ) -> Stage:
+        """Sampling with the recipe's settings, `settings` taking precedence, and `more` inputs."""
         s = self.recipe.sampling
         config = {
             "model": self.model.fingerprint, "dtype": self.recipe.model.dtype, "engine": s.engine,
@@ -85,7 +96,7 @@ class Builder:
             "shard_size": s.shard_size, "max_model_len": s.max_model_len, "offset": 0, "count": None,
             "adapter": self.recipe.training.adapter if trained else None, "seed": self.recipe.seed, **settings,
         }
-        inputs = {"problems": problems} | ({"model": trained} if trained else {})
+        inputs = {"problems": problems} | ({"model": trained} if trained else {}) | (more or {})
         threads = self.recipe.executor.threads
         rank = 0 if self.full else self.recipe.training.lora.r  # the engine makes room for adapters from the start
         hints = {"threads": threads, "gpu_memory": s.gpu_memory, "lora_rank": rank}
@@ -148,38 +159,18 @@ class Builder:
         }
         return self.add(Stage("train", label, config, inputs, {"base": str(self.model.path)}, hints))
 
-    def evaluate(
-        self, who: str, benchmark: BenchmarkSection, problems: Stage, trained: Stage | None, rewards: RewardModel | None = None
-    ) -> None:
-        """Greedy, and sampled when `evaluation.samples` > 0: sample, verify, score; the reward model on the sampled."""
-        e = self.recipe.evaluation
-        length = e.max_tokens or self.recipe.sampling.max_tokens
-        runs: list[tuple[str, dict[str, Any]]] = [("greedy", {"temperature": 0.0, "top_p": 1.0, "n": 1, "seed": 0})]
-        if e.samples:
-            runs.append(("sampled", {"temperature": e.temperature, "top_p": e.top_p, "n": e.samples}))
-        for name, settings in runs:
-            label = f"{who}/{benchmark.name}/{name}"
-            samples = self.sample(f"{label}/sample", problems, trained, max_tokens=length, **settings)
-            verdicts = self.verify(f"{label}/verify", problems, samples, e.mode)
-            shown = ("engine", "dtype", "temperature", "top_p", "n", "max_tokens", "stop", "seed")
-            config = {
-                "benchmark": benchmark.name, "mode": e.mode, "prompt": self.recipe.data.prompt.model_dump(),
-                "sampling": {k: samples.config[k] for k in shown}, "seed": self.recipe.seed,
-            }
-            inputs = {"problems": problems, "samples": samples, "verdicts": verdicts}
-            self.add(Stage("score", label, config, inputs))
-            if rewards is not None and name == "sampled":
-                rewards.evaluate(who, benchmark.name, problems, samples, verdicts)
-
 
 def build(recipe: Recipe, model: ResolvedModel) -> Plan:
     """The stages of a resolved recipe: evaluate the initial model, then sample, verify, select, train, evaluate."""
     b = Builder(recipe, model)
     data, count = recipe.data, recipe.iterations.count
     benchmarks = [(x, b.problems(f"problems/{x.name}", x.source)) for x in recipe.evaluation.benchmarks]
+    rewards = RewardModel(b)
+    given = rewards.stage is not None
+    initial = "initial" if count else model.label  # an iteration of another run is not one of this run's
     if recipe.evaluation.initial:
         for benchmark, problems in benchmarks:
-            b.evaluate(model.label, benchmark, problems, b.initial)
+            evaluate(b, initial, benchmark, problems, b.initial, rewards)
     trained: list[Stage] = []
     if count:
         train = b.problems("problems/train", data.train)
@@ -187,14 +178,13 @@ def build(recipe: Recipe, model: ResolvedModel) -> Plan:
             evals = {f"eval{i}": problems for i, (_, problems) in enumerate(benchmarks)}
             config = {"ngram": data.ngram, "lcs_ratio": data.lcs_ratio}
             train = b.add(Stage("decontaminate", "problems/clean", config, {"train": train, **evals}))
-        rewards = RewardModel(b)
         for i in range(1, count + 1):
             stage = _iteration(b, i, train, trained[-1] if trained else b.initial, rewards)
             for benchmark, problems in benchmarks:
-                if i == 1 and rewards.stage is not None and recipe.evaluation.initial:
-                    b.evaluate(model.label, benchmark, problems, b.initial, rewards)
+                if i == 1 and not given and rewards.stage is not None and recipe.evaluation.initial:
+                    evaluate(b, initial, benchmark, problems, b.initial, rewards)
                 if stage is not None:
-                    b.evaluate(f"iteration{i}", benchmark, problems, stage, rewards)
+                    evaluate(b, f"iteration{i}", benchmark, problems, stage, rewards)
             trained += [stage] if stage is not None else []
     return Plan(recipe, model, b.stages, trained)
 

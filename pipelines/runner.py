@@ -163,6 +163,14 @@ def summary(kind: str, manifest: dict[str, Any]) -> str:
         return f"{m['steps']} steps on {m['groups']} groups, loss {m['first_loss']:.3f} -> {m['last_loss']:.3f}{told}"
     if kind == "reward_eval":
         return reward_summary(m)
+    if kind == "votes":
+        last = m["at"][-1]
+        return (
+            f"mean {m['accuracy']:.1%} [{m['low']:.1%}, {m['high']:.1%}], pass@{last['k']} {last['pass']['mean']:.1%}, "
+            f"maj@{last['k']} {last['maj']['mean']:.1%} on {m['problems']} problems"
+        )
+    if kind == "score" and m["samples"] > m["problems"]:  # the interval is that of the votes
+        return f"accuracy {m['accuracy']:.1%} on {m['problems']} problems, mean of {m['samples'] / m['problems']:g} samples"
     if kind == "score":
         return f"accuracy {m['accuracy']:.1%} [{m['low']:.1%}, {m['high']:.1%}] on {m['problems']} problems"
     if kind == "decontaminate":

@@ -1,6 +1,7 @@
 """Sampling: n completions of every problem, journalled group by group.
 
-Inputs: problems, and optionally model (a training artefact: a LoRA adapter or full weights).
+Inputs: problems, and optionally model (a training artefact: a LoRA adapter or full weights) and shots (problems with
+solutions to show before each question, instead of the config's).
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from configs.errors import InputError
 from configs.rows import Problem, Sample
 from configs.schema import PromptSection
 from data_gen.engine import Completion, EngineConfig, Request
-from data_gen.prompts import PromptEncoder
+from data_gen.eval_prompts import shown
+from data_gen.prompts import PromptEncoder, Shot
 from pipelines.engines import engine_for
 from pipelines.stage import Report, ShardResult, ShardRunner, Task, add_metrics, register
 from pipelines.store import Journal, write_rows
@@ -44,12 +46,13 @@ class SampleStage:
         problems = problems[: config["count"]] if config["count"] else problems
         base, adapter = weights_of(task)
         encoder = PromptEncoder(base, PromptSection.model_validate(config["prompt"]))
+        shots = _shots(task)
         engine = engine_for(engine_config(task, base), task.hints["threads"])
 
         def run(shard: int, report: Report) -> ShardResult:
             size = config["shard_size"]
             mine = problems[shard * size : (shard + 1) * size]
-            requests = [self._request(task, encoder, p) for p in mine]
+            requests = [self._request(task, encoder, p, shots) for p in mine]
             journal = Journal(task.artefact.work / f"journal-{shard:05d}.jsonl")
             finished = [msgspec.convert(c, Completion) for group in journal.groups for c in group]
             done = {c.request for c in finished}
@@ -68,9 +71,9 @@ class SampleStage:
 
         return run
 
-    def _request(self, task: Task, encoder: PromptEncoder, problem: Problem) -> Request:
+    def _request(self, task: Task, encoder: PromptEncoder, problem: Problem, shots: Sequence[Shot]) -> Request:
         config = task.config
-        ids = encoder.encode(problem.question, [tuple(s) for s in config["shots"]])
+        ids = encoder.encode(problem.question, shots)
         if len(ids) + config["max_tokens"] > config["max_model_len"]:
             raise InputError(
                 f"problem {problem.id}: its prompt of {len(ids)} tokens and sampling.max_tokens="
@@ -86,6 +89,12 @@ class SampleStage:
     def metrics(self, task: Task, shards: Sequence[ShardResult]) -> dict[str, Any]:
         total = add_metrics(shards)
         return {**total, "mean_tokens": round(total["tokens"] / total["samples"], 2)}
+
+
+def _shots(task: Task) -> list[Shot]:
+    if "shots" in task.inputs:
+        return [shown(p) for p in task.rows("shots", Problem)]
+    return [(question, solution) for question, solution in task.config["shots"]]
 
 
 def weights_of(task: Task) -> tuple[Path, Path | None]:
