@@ -14,7 +14,8 @@ from data_gen.prompts import PromptEncoder
 
 
 def problem(number: int, **fields: Any) -> Problem:
-    given = {"question": f"What is {number} plus {number} and some?", "solution": f"It is {2 * number}.\n#### {2 * number}", **fields}
+    question, solution = f"What is {number} plus {number} and some?", f"It is {2 * number}.\n#### {2 * number}"
+    given = {"question": question, "solution": solution, **fields}
     return Problem(id=f"p{number}", parents=[], stage="problems", source="gsm8k", split="train", answer="1", **given)
 
 
@@ -79,7 +80,7 @@ def test_generated_problems_have_examples_too():
 def test_a_file_of_ones_own_is_shown_in_its_order():
     assert given_shots(POOL, [], None) == POOL
     assert given_shots(POOL, [], 2) == POOL[:2]
-    with pytest.raises(InputError, match="31 worked examples wanted, evaluation.shots_file has 30"):
+    with pytest.raises(InputError, match=r"31 worked examples wanted, .* has 30"):
         given_shots(POOL, [], 31)
     with pytest.raises(InputError, match="p7 has no solution"):
         given_shots([problem(7, solution=None)], [], None)

@@ -19,10 +19,8 @@ GOLD = "5"
 
 @pytest.fixture
 def world(tiny_model: Path, tmp_path: Path) -> World:
-    problems = [
-        Problem(id=f"p{i}", parents=[], stage="problems", source="own", split="test", question=f"{i}?", answer=GOLD) for i in range(6)
-    ]
-    return World(tmp_path, tiny_model, [(p, []) for p in problems])
+    given = {"parents": [], "stage": "problems", "source": "own", "split": "test", "answer": GOLD}
+    return World(tmp_path, tiny_model, [(Problem(id=f"p{i}", question=f"{i}?", **given), []) for i in range(6)])
 
 
 def verdicts(answers: Sequence[Sequence[str | None]], tag: str = "") -> list[VerdictRow]:
@@ -86,7 +84,8 @@ def test_all_seeds_count_together_and_are_told_apart(world: World):
 
 
 def test_a_problems_row_tells_the_most_frequent_answer(world: World):
-    rows, _ = votes(world, [["7", GOLD, "5.0", None], [None] * 4, ["?"] * 4, ["8", "7", "7", "8"], [GOLD] * 4, [GOLD, None, None, "?"]])
+    answers = [["7", GOLD, "5.0", None], [None] * 4, ["?"] * 4, ["8", "7", "7", "8"], [GOLD] * 4, [GOLD, None, None, "?"]]
+    rows, _ = votes(world, answers)
     assert [(r.majority, r.votes, r.answers, r.majority_correct, r.correct) for r in rows] == [
         (GOLD, 2, 2, True, 2), (None, 0, 0, False, 0), (None, 0, 0, False, 0), ("8", 2, 2, False, 0), (GOLD, 4, 1, True, 4),
         (GOLD, 1, 1, True, 1),
