@@ -70,6 +70,14 @@ class VerdictRow(Row, frozen=True, kw_only=True):
     detail: str
 
 
+class Score(Row, frozen=True, kw_only=True):
+    """What a scorer (a reward model, say) thinks of one sample; `model` says which one. Higher is better."""
+
+    sample: str
+    model: str
+    value: float
+
+
 class Example(Row, frozen=True, kw_only=True):
     """One supervised example: learn `token_ids` after `prompt_ids`. `kind` is "model" or "human"."""
 
