@@ -6,6 +6,7 @@ recipe in a run folder says what was really done.
 
 from __future__ import annotations
 
+import itertools
 from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -315,7 +316,7 @@ class BalanceSection(Section):
     @model_validator(mode="after")
     def _grids_ascend(self) -> BalanceSection:
         for name, values in (("temperatures", self.temperatures), ("thresholds", self.thresholds), ("rounds", self.rounds)):
-            if any(b <= a for a, b in zip(values, values[1:], strict=False)):
+            if any(b <= a for a, b in itertools.pairwise(values)):
                 raise ValueError(f"`{name}` must ascend: {values}")
         if self.rounds[-1] != 1.0:
             raise ValueError(f"the last of `rounds` must be 1, all dev problems: {self.rounds}")

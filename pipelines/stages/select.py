@@ -39,11 +39,11 @@ class SelectStage:
             correct = {v.sample for v in verdicts if v.outcome == "correct"}
             unique = unique_correct(samples, correct)
             chosen = at_most(unique, config["max_per_problem"], rank)
-            examples = [_from_sample(encoder, s, problems[s.problem]) for s in chosen]
+            examples = [from_sample(encoder, s, problems[s.problem]) for s in chosen]
             sampled = {s.problem for s in samples}
             if config["include_human"]:
-                examples += [_from_human(encoder, p) for p in problems.values() if p.solution and p.id in sampled]
-            _check(task, examples, len(samples), len(correct))
+                examples += [from_human(encoder, p) for p in problems.values() if p.solution and p.id in sampled]
+            check_enough(task, examples, len(samples), len(correct))
             write_rows(task.artefact.part(shard), examples, Example)
             return ShardResult(
                 rows=len(examples),
@@ -60,7 +60,8 @@ class SelectStage:
         return shards[0].metrics
 
 
-def _check(task: Task, examples: Sequence[Example], samples: int, correct: int) -> None:
+def check_enough(task: Task, examples: Sequence[Example], samples: int, correct: int) -> None:
+    """Raises RatchetError when there are fewer examples than the recipe asks for."""
     if len(examples) < task.config["min_examples"]:
         raise RatchetError(
             f"{task.label}: {len(examples)} examples selected from {samples} samples ({correct} correct), fewer than "
@@ -68,7 +69,7 @@ def _check(task: Task, examples: Sequence[Example], samples: int, correct: int) 
         )
 
 
-def _from_sample(encoder: PromptEncoder, sample: Sample, problem: Problem) -> Example:
+def from_sample(encoder: PromptEncoder, sample: Sample, problem: Problem) -> Example:
     """The sample after the plain prompt, even if it was drawn after worked examples."""
     return Example(
         id=f"{sample.id}/example", parents=[sample.id, f"{sample.id}/verdict"], stage="select",
@@ -77,7 +78,8 @@ def _from_sample(encoder: PromptEncoder, sample: Sample, problem: Problem) -> Ex
     )
 
 
-def _from_human(encoder: PromptEncoder, problem: Problem) -> Example:
+def from_human(encoder: PromptEncoder, problem: Problem) -> Example:
+    """The solution that came with the problem."""
     text = strip_calculator_marks(problem.solution or "")
     return Example(
         id=f"{problem.id}#human/example", parents=[problem.id], stage="select", problem=problem.id,

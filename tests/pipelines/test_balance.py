@@ -103,7 +103,9 @@ def test_the_one_pass_surface_is_the_brute_force_one(world: tuple[list[Response]
 
 @given(st.lists(worlds(), min_size=1, max_size=3), rules, st.sampled_from(["all", "target", 1, 3]), st.integers(1, 20))
 @settings(max_examples=200, deadline=None)
-def test_the_choice_is_the_brute_force_one(worlds_: list[tuple[list[Response], int]], rule: Rule, responses: object, target: int):
+def test_the_choice_is_the_brute_force_one(
+    worlds_: list[tuple[list[Response], int]], rule: Rule, responses: object, target: int
+):
     pools = {0.5 + i: pool_of(*w) for i, w in enumerate(worlds_)}
     chosen = choose({t: surface(p, rule) for t, p in pools.items()}, rule, responses, target)  # type: ignore[arg-type]
     candidates = []
