@@ -30,7 +30,9 @@ from configs.rows import Problem, Sample, Score, VerdictRow
 from data_gen.arithmetic import equalities
 from pipelines.statistics import mean_interval
 
-_MARKED = re.compile(r"<<([^<>\n]*)>>|\$\$(.+?)\$\$|\$([^$\n]*[^$\n\d.,\s][^$\n]*)\$|\\\[(.+?)\\\]|\\\((.+?)\\\)", re.DOTALL)
+_MARKED = re.compile(  # a dollar sign closes mathematics only behind a character, and not before a digit: else it is money
+    r"<<([^<>\n]*)>>|\$\$(.+?)\$\$|\$(?=\S)([^$\n]*[^$\n\s])\$(?!\d)|\\\[(.+?)\\\]|\\\((.+?)\\\)", re.DOTALL
+)
 
 Figures = dict[str, float]
 

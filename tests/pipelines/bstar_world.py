@@ -13,7 +13,8 @@ from tests.conftest import TinyRun, write_tiny_recipe
 OVERRIDES = (
     "iterations={count: 3, scheme: bstar}", "sampling.n=6", "sampling.shard_size=4", "sampling.max_tokens=24",
     "training={adapter: full, steps: 4, batch_size: 4, checkpoint_every: 1, learning_rate: 1e-3, warmup_ratio: 0.1}",
-    "balance={temperatures: [0.1, 0.5, 1.0, 1.5], queries: 12, n_star: 2, rounds: [0.25, 0.5, 1.0], thresholds: [-0.5, 0, 0.5]}",
+    "balance={temperatures: [0.1, 0.5, 1.0, 1.5], thresholds: [-0.5, 0, 0.5], queries: 12, n_star: 2}",
+    "balance.rounds=[0.25, 0.5, 1.0]",
     "selection={include_human: false, min_examples: 1}", "exploration={measure: true, k: [1, 4], s: [1, 2], examples: 5}",
     "evaluation.samples=4",
 )  # fmt: skip
