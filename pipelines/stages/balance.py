@@ -52,8 +52,10 @@ def _balance(task: Task) -> dict[str, Any]:
     dev, count = dev_problems(everything, config), len(iteration_problems(everything, config))
     ends = round_ends(config["rounds"], len(dev))
     rule, responses = rule_of(config, count), config["responses_per_query"]
-    earlier = read_choice(task.input("before")) if "before" in task.inputs else {"alive": config["temperatures"], "dropped": []}
-    drawn = dict.fromkeys(earlier["alive"], ends[number]) | {d["temperature"]: ends[d["round"]] for d in earlier["dropped"]}
+    first = {"alive": config["temperatures"], "dropped": []}
+    earlier: dict[str, Any] = read_choice(task.input("before")) if "before" in task.inputs else first
+    drawn: dict[float, int] = {t: ends[number] for t in earlier["alive"]}  # noqa: C420  # fromkeys loses the type
+    drawn |= {d["temperature"]: ends[d["round"]] for d in earlier["dropped"]}
     pools = _pools(task, {t: dev[: drawn[t]] for t in config["temperatures"]})
     used = sum(drawn.values())
     targets = {t: target_of(config, rule, drawn[t], count) for t in pools}
