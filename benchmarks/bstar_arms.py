@@ -4,8 +4,8 @@
     python -m benchmarks.bstar_arms run --folder runs/arms                 runs them one after the other; goes on where it was
     python -m benchmarks.bstar_arms report --folder runs/arms              the table, and results/bstar_arms.json
 
-`--size tiny` is a check of the machinery (minutes), `small` is for a CPU (about 40 minutes a run on two free cores), `large` for a
-GPU. `--seeds`, `--arms` and `--set KEY=VALUE` change the rest; give the same ones to `report`.
+`--size tiny` is a check of the machinery, `small` is for a CPU, `large` for a GPU. `--seeds`, `--arms` and
+`--set KEY=VALUE` change the rest; give the same seeds and arms to `report`.
 
 Every arm starts from the same weights: SmolLM2-135M-Instruct after one epoch on the human solutions of other problems. An
 iteration of B-STaR draws M * n samples and, in its sweep, at most budget * temperatures * queries * n; the control arms draw

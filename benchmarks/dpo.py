@@ -1,8 +1,8 @@
-"""DPO on RISE pairs, ours beside TRL's DPOTrainer: pairs per second and peak memory.
+"""DPO on RISE pairs, ours beside TRL's DPOTrainer: pairs per second and peak memory (of the GPU, or resident).
 
     python -m benchmarks.dpo prepare PAIRS.jsonl       pairs with the lengths of GSM8K (needs $RATCHET_DATA)
     python -m benchmarks.dpo run PAIRS.jsonl           all cases of a GPU, each in its own process
-    python -m benchmarks.dpo run PAIRS.jsonl --shape tiny --steps 2 --warmup 1      the same on a CPU, as a check
+    python -m benchmarks.dpo run PAIRS.jsonl --shape smollm2-cpu --batch 8 --steps 3 --warmup 1     on a CPU
 
 The work is the same for both: the same pairs, LoRA r=16 on all projections, bfloat16, AdamW, optimiser steps of
 `--batch` pairs. A problem has one pair of whole solutions (human solution against another problem's, so that
@@ -72,8 +72,7 @@ def cases(shapes: list[str]) -> list[Case]:
                 Case("trl", shape, "qlora", size=16, sharing=False),
             ]
         else:
-            tokens = 1024 if shape == "tiny" else 16384
-            pairs = 4 if shape == "tiny" else 32
+            tokens, pairs = (16384, 32) if shape == "smollm2" else (1024, 4)
             result += [
                 Case("ours", shape, checkpointing=False, size=tokens),
                 Case("ours", shape, checkpointing=False, size=tokens, sharing=False),
@@ -92,7 +91,7 @@ def model_config(shape: str) -> Any:
             num_key_value_heads=4, tie_word_embeddings=False,
         )
     sizes = {"smollm2": (49152, 576, 1536, 30, 9, 3), "tiny": (49152, 64, 128, 2, 4, 2)}
-    vocabulary, hidden, intermediate, layers, heads, groups = sizes[shape]
+    vocabulary, hidden, intermediate, layers, heads, groups = sizes[shape.removesuffix("-cpu")]
     return LlamaConfig(
         vocab_size=vocabulary, hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers,
         num_attention_heads=heads, num_key_value_heads=groups, tie_word_embeddings=True,
@@ -282,9 +281,17 @@ class Measure:
             "reference_seconds_a_pair": self.reference_seconds,
             "pairs_per_second": 1.0 / (seconds / batch + self.reference_seconds),
             "pairs_per_second_without_reference": batch / seconds,
-            "peak_allocated_gib": torch.cuda.max_memory_allocated() / 2**30 if self.cuda else 0.0,
+            "peak_gib": (torch.cuda.max_memory_allocated() if self.cuda else _resident()) / 2**30,
             "peak_reserved_gib": torch.cuda.max_memory_reserved() / 2**30 if self.cuda else 0.0,
         }
+
+
+def _resident() -> int:
+    """Largest resident memory of this process so far, in bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) << 10
+    return 0
 
 
 def run_case(options: argparse.Namespace) -> None:
@@ -347,7 +354,7 @@ def _text(result: dict[str, Any]) -> str:
         return f"failed: {result['failed']}"
     return (
         f"{result['pairs_per_second']:8.2f} pairs/s ({result['pairs_per_second_without_reference']:.2f} without reference), "
-        f"peak {result['peak_allocated_gib']:.2f} GiB allocated, {result['peak_reserved_gib']:.2f} reserved"
+        f"peak {result['peak_gib']:.2f} GiB, {result['peak_reserved_gib']:.2f} reserved"
     )
 
 
@@ -362,7 +369,7 @@ def _rows(found: dict[str, Any]) -> list[dict[str, Any]]:
         if mine["who"] != "ours" or "failed" in mine or not peers:
             continue
         best = max(peers, key=lambda k: peers[k]["pairs_per_second"])
-        for field, unit in (("pairs_per_second", "pairs/s"), ("peak_allocated_gib", "GiB")):
+        for field, unit in (("pairs_per_second", "pairs/s"), ("peak_gib", "GiB")):
             ours, peer = mine[field], peers[best][field]
             rows.append({"what": f"{label}, {field}", "ours": ours, "peer": peer, "peer_name": f"TRL ({best})",
                          "ratio": ours / peer if peer else None, "unit": unit, "note": ""})

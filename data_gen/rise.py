@@ -125,8 +125,8 @@ def pick_edits(groups: Sequence[Sequence[Edit]], count: int, seed: int) -> list[
     for e in (e for pick in picks for e in pick):
         total.update(vectors[e.id])
     for _ in range(_SWEEPS):
-        # A list, not a generator: every problem gets its turn.
-        if not any([_exchange(pool, pick, total, vectors) for pool, pick in zip(pools, picks, strict=True)]):
+        exchanged = [_exchange(pool, pick, total, vectors) for pool, pick in zip(pools, picks, strict=True)]
+        if not any(exchanged):
             break
     _drop(picks, total, vectors)
     return picks

@@ -179,16 +179,18 @@ def _memory(plan: Plan) -> dict[str, float]:
     size = config.get("head_dim") or config["hidden_size"] // config.get("num_attention_heads", 1)
     layers, hidden, vocabulary = config["num_hidden_layers"], config["hidden_size"], config["vocab_size"]
     cache = 2 * layers * heads * size * width * recipe.sampling.batch_size * (256 + recipe.sampling.max_tokens)
-    full = recipe.training.adapter == "full"
-    rank = recipe.training.lora.r
-    trainable = parameters if full else layers * 14 * hidden * rank
-    activations = recipe.training.micro_batch_tokens * (hidden * layers * 34 * width / 2 + vocabulary * 8)
+    training = recipe.training
+    trainable = parameters if training.adapter == "full" else layers * 14 * hidden * training.lora.r
+    # 4-bit projections with their scales, the embeddings as they are
+    trainer = {"full": 4.0, "qlora": 0.53 + width * vocabulary * hidden / parameters}.get(training.adapter, width)
+    saved = hidden * layers * (width if training.gradient_checkpointing else 34 * width / 2)
+    logits = min(training.micro_batch_tokens * vocabulary * 4, 512 << 20)
     return {
         "sampler weights": parameters * width * recipe.executor.workers,
         "KV cache": float(cache * recipe.executor.workers),
-        "trainer weights": parameters * (4 if full else width),
-        "gradients and optimizer": trainable * 12,
-        "activations": float(activations),
+        "trainer weights": parameters * trainer,
+        "gradients and optimizer": trainable * (12 if training.adapter == "full" else 14),
+        "activations": float(training.micro_batch_tokens * saved + logits),
     }
 
 

@@ -26,13 +26,13 @@ from data_gen.attempts import (
     self_edit,
 )  # fmt: skip
 from data_gen.certify import KEPT
-from data_gen.edit_prompts import prompt_section
+from data_gen.edit_prompts import FENCE, prompt_section
 from data_gen.engine import Completion, Request
 from data_gen.prompts import PromptEncoder
 from data_gen.rise import Choice, choose
 from pipelines.engines import engine_for
 from pipelines.stage import Report, ShardResult, ShardRunner, Task, add_metrics, register
-from pipelines.stages.sample import _engine_config, _weights
+from pipelines.stages.sample import engine_config, weights_of
 from pipelines.store import Journal, write_rows
 
 _TOKENS_STEP = 32  # lengths of edits are rounded up to it, so that requests share batches
@@ -50,7 +50,7 @@ class EditStage:
     def open(self, task: Task) -> ShardRunner:
         config = task.config
         problems: dict[str, Problem] = {p.id: p for p in task.rows("problems", Problem)}
-        base, _ = _weights(task)
+        base, _ = weights_of(task)
         encoder = PromptEncoder(base, PromptSection.model_validate(config["prompt"]))
 
         def run(shard: int, report: Report) -> ShardResult:
@@ -130,13 +130,13 @@ def _self_edits(
 ) -> tuple[list[Edit], dict[str, float]]:
     """One completion for each attempt, journalled, and what it is worth."""
     config = task.config
-    base, adapter = _weights(task)
+    base, adapter = weights_of(task)
     form = prompt_form(config["form"], base)
     asking = PromptEncoder(base, prompt_section(form, encoder.section))
     requests = []
     for a in attempts:
         ids = asking.encode(edit_request(a, form))
-        length = len(a.span.text) and a.span.end - a.span.start
+        length = a.span.end - a.span.start
         length = _TOKENS_STEP * -(-(length + length // 2 + 8) // _TOKENS_STEP)
         if len(ids) + length <= config["max_model_len"]:  # a longer one counts as unparsed
             seeds = [a.seed if config["temperature"] else 0]
@@ -144,10 +144,14 @@ def _self_edits(
                 id=a.id, prompt_ids=ids, seeds=seeds, temperature=config["temperature"], top_p=1.0, max_tokens=length
             ))  # fmt: skip
     texts, timing = journalled(task, base, adapter, requests, shard, report)
-    return [
-        self_edit(encoder.tokenizer, a, texts[a.id][0].text if a.id in texts else "", config["distance"], config["certify"])
-        for a in attempts
-    ], timing
+    answers = {name: _closed(completions[0]) for name, completions in texts.items()}
+    edits = [self_edit(encoder.tokenizer, a, answers.get(a.id, ""), config["distance"], config["certify"]) for a in attempts]
+    return edits, timing
+
+
+def _closed(completion: Completion) -> str:
+    """The text, its fence closed where the model ended without closing it: then it is whole."""
+    return completion.text + (f"\n{FENCE}" if completion.finish_reason == "stop" else "")
 
 
 def journalled(
@@ -158,7 +162,7 @@ def journalled(
     finished = [msgspec.convert(c, Completion) for group in journal.groups for c in group]
     began, tokens, resumed = time.monotonic(), 0, len(finished)
     if requests:
-        engine = engine_for(_engine_config(task, base), task.hints["threads"])
+        engine = engine_for(engine_config(task, base), task.hints["threads"])
         engine.set_adapter(adapter)
         for group in engine.generate(requests, {c.request for c in finished}):
             journal.append(group)

@@ -20,7 +20,7 @@ from data_gen.prompts import PromptEncoder
 from data_gen.steps import decode
 from pipelines.stage import Report, ShardResult, ShardRunner, Task, add_metrics, register
 from pipelines.stages.edit import edit_metrics, journalled
-from pipelines.stages.sample import _weights
+from pipelines.stages.sample import weights_of
 from pipelines.store import write_rows
 from rewards import verify
 
@@ -39,7 +39,7 @@ class EditRolloutsStage:
     def open(self, task: Task) -> ShardRunner:
         problems: dict[str, Problem] = {p.id: p for p in task.rows("problems", Problem)}
         samples: dict[str, Sample] = {s.id: s for s in task.rows("samples", Sample)}
-        base, adapter = _weights(task)
+        base, adapter = weights_of(task)
         encoder = PromptEncoder(base, PromptSection.model_validate(task.config["prompt"]))
 
         def run(shard: int, report: Report) -> ShardResult:

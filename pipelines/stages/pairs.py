@@ -101,6 +101,7 @@ def _metrics(pairs: Sequence[Pair], found: dict[str, Choice], edits: Sequence[Ed
         "dropped": dict(sorted(dropped.items())), "kinds": dict(Counter(p.kind for p in pairs)),
         "errors": dict(sorted(Counter(p.error for p in pairs if p.error).items())),
         "edit_outcomes": outcomes["outcomes"], "edits_by_error": outcomes["by_error"], "edits_by_editor": outcomes["by_editor"],
+        "chosen_eos": sum(p.chosen_eos for p in pairs) / count, "rejected_eos": sum(p.rejected_eos for p in pairs) / count,
         "mean_context_tokens": round(sum(len(p.context_ids) for p in pairs) / count, 2),
         "mean_chosen_tokens": round(sum(len(p.chosen_ids) for p in pairs) / count, 2),
         "mean_rejected_tokens": round(sum(len(p.rejected_ids) for p in pairs) / count, 2),

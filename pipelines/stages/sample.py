@@ -45,10 +45,10 @@ class SampleStage:
         config = task.config
         problems: list[Problem] = task.rows("problems", Problem)[config["offset"] :]
         problems = problems[: config["count"]] if config["count"] else problems
-        base, adapter = _weights(task)
+        base, adapter = weights_of(task)
         temperature = _temperature(task)
         encoder = PromptEncoder(base, PromptSection.model_validate(config["prompt"]))
-        engine = engine_for(_engine_config(task, base), task.hints["threads"])
+        engine = engine_for(engine_config(task, base), task.hints["threads"])
 
         def run(shard: int, report: Report) -> ShardResult:
             size = config["shard_size"]
@@ -98,7 +98,7 @@ def _temperature(task: Task) -> float:
     return task.config["temperature"]
 
 
-def _weights(task: Task) -> tuple[Path, Path | None]:
+def weights_of(task: Task) -> tuple[Path, Path | None]:
     """Folder of the base (or full) weights, and of the adapter on top of them."""
     if "model" not in task.inputs:
         return Path(task.paths["base"]), None
@@ -106,7 +106,7 @@ def _weights(task: Task) -> tuple[Path, Path | None]:
     return (trained, None) if task.config["adapter"] == "full" else (Path(task.paths["base"]), trained)
 
 
-def _engine_config(task: Task, base: Path) -> EngineConfig:
+def engine_config(task: Task, base: Path) -> EngineConfig:
     config = task.config
     return EngineConfig(
         kind=config["engine"], model=str(base), dtype=config["dtype"], batch_size=config["batch_size"],

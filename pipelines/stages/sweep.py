@@ -23,7 +23,7 @@ from pipelines.allocation import round_ends
 from pipelines.balancing import dev_problems, read_choice
 from pipelines.stage import Report, ShardResult, ShardRunner, Task, add_metrics, register
 from pipelines.stages.edit import journalled
-from pipelines.stages.sample import _weights
+from pipelines.stages.sample import weights_of
 from pipelines.store import write_rows
 
 
@@ -39,7 +39,7 @@ class SweepStage:
         config = task.config
         problems, temperatures = _round_problems(task), _temperatures(task)
         pieces, size = _pieces(task, len(problems)), config["shard_size"]
-        base, adapter = _weights(task)
+        base, adapter = weights_of(task)
         encoder = PromptEncoder(base, PromptSection.model_validate(config["prompt"]))
 
         def run(shard: int, report: Report) -> ShardResult:

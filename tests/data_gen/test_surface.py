@@ -30,7 +30,8 @@ def kept_edits(tokenizer: Any, problems: Sequence[Problem]) -> list[list[Edit]]:
     """Certified programmatic edits of the human solutions, by problem."""
     groups = []
     for p in problems:
-        ids = [*tokenizer(strip_calculator_marks(p.solution or ""), add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+        text = strip_calculator_marks(p.solution or "")
+        ids = [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
         sample = Sample(
             id=f"{p.id}#0", parents=[p.id], stage="sample", problem=p.id, prompt_ids=[], token_ids=ids, text="", logprobs=[],
             logprob=0.0, finish_reason="stop", temperature=1.0, top_p=1.0, seed=0, model="m",
@@ -89,7 +90,7 @@ def separability(edits: Sequence[Edit]) -> tuple[float, float]:
 @pytest.mark.parametrize("source", ["procedural", "gsm8k"])
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_linear_classifier_on_surface_features_stays_near_chance(
-    source: str, count: int, bundled: ResolvedModel, monkeypatch: pytest.MonkeyPatch
+    source: str, count: int, bundled: ResolvedModel
 ) -> None:
     problems = generate(300, "train", 5, (2, 3, 4), 20) if source == "procedural" else gsm8k(300)
     groups = kept_edits(tokenizer_of(bundled.path), problems)

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer
-
 from configs.rows import Problem, Row, Sample, VerdictRow
 from configs.schema import PromptSection
 from data_gen.prompts import PromptEncoder
@@ -45,7 +43,6 @@ class World:
     def __init__(self, root: Path, base: Path, solutions: Sequence[tuple[Problem, Sequence[tuple[str, str]]]], size: int = 64):
         self.store, self.base = Store(root), base
         self.encoder = PromptEncoder(base, PromptSection.model_validate(PROMPT))
-        assert AutoTokenizer is not None
         problems = [p for p, _ in solutions]
         shards = [solutions[i : i + size] for i in range(0, len(solutions), size)]
         samples = [[sample(self.encoder, p, i, *t) for p, texts in shard for i, t in enumerate(texts)] for shard in shards]
@@ -96,12 +93,12 @@ class World:
         inputs = {k: self.inputs[k] for k in ("problems", "samples")} | {"edits": edits}
         return Stage("edit_rollouts", "rollouts", config, inputs, {"base": str(self.base)}, HINTS)
 
-    def pairs(self, edits: Stage | None, **settings: Any) -> Stage:
+    def pairs(self, made: Stage | None, **settings: Any) -> Stage:
         config = {
             "kind": "rise", "arm": "both", "samples": 5, "edits": 1, "without_wrong": False, "truncated_negatives": False,
             "max_length": 1024, "min_pairs": 1, "prompt": PROMPT, "model": "m", "seed": 3, **settings,
         }
-        inputs = self.inputs | ({"edits": edits} if edits else {})
+        inputs = self.inputs | ({"edits": made} if made else {})
         return Stage("pairs", "pairs", config, inputs, {"base": str(self.base)})
 
     def rows(self, artefact: Artefact, row: type[Row]) -> list[Any]:

@@ -12,10 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
+from configs.load import apply_override
 from configs.rows import Sample
 from pipelines.runfolder import RunFolder
 from pipelines.store import Artefact, read_rows
+from tests.conftest import TinyRun
 from tests.pipelines.helpers import COMMAND, assert_same, contents, environment, ratchet
 
 KILLS = int(os.environ.get("RATCHET_TEST_KILLS", "10"))
@@ -35,6 +38,26 @@ def test_killed_and_resumed_runs_equal_an_undisturbed_one(
     tiny_recipe: Callable[..., Path], tmp_path: Path, executor: str, workers: int, wanted: int
 ) -> None:
     recipe = tiny_recipe(*OVERRIDES, f"executor.kind={executor}", f"executor.workers={workers}")
+    _assert_kills_leave_no_trace(recipe, tmp_path, wanted)
+
+
+def test_preference_training_killed_and_resumed_equals_an_undisturbed_one(tiny_run: TinyRun, tmp_path: Path) -> None:
+    """Pairs of right and wrong samples, their reference, DPO with an adapter."""
+    recipe = tmp_path / "dpo.yaml"
+    overrides = (
+        "training={method: dpo, epochs: 12, batch_size: 2, checkpoint_every: 2, dpo: {validation_fraction: 0.2}}",
+        "pairs={kind: rise, rise: {arm: full_only, samples: 8}}", "sampling.temperature=0.6", "rewards.mode=lenient",
+    )
+    data = yaml.safe_load(tiny_run.recipe.read_text())
+    for override in overrides:
+        apply_override(data, override)
+    recipe.write_text(yaml.safe_dump(data))
+    _assert_kills_leave_no_trace(recipe, tmp_path, 4)
+    steps = next((tmp_path / "calm" / "store" / "train").glob("*/train.jsonl")).read_text().splitlines()
+    assert len(steps) > 12 and "margin" in steps[-1]
+
+
+def _assert_kills_leave_no_trace(recipe: Path, tmp_path: Path, wanted: int) -> None:
     calm = tmp_path / "calm"
     ratchet("run", str(recipe), "--run-dir", "calm-run", home=calm, cwd=tmp_path)
     expected = contents(calm)

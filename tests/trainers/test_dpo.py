@@ -217,19 +217,20 @@ def wide_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("adapter", "dtype"), [("lora", "float32"), ("qlora", "bfloat16")])
+@pytest.mark.parametrize(("adapter", "dtype"), [("lora", "float32"), ("qlora", "bfloat16"), ("full", "bfloat16")])
 def test_interrupted_training_ends_with_the_same_bytes(
-    wide_model: Path, tmp_path: Path, adapter: str, dtype: str
+    tiny_model: Path, wide_model: Path, tmp_path: Path, adapter: str, dtype: str
 ) -> None:
+    model = wide_model if adapter == "qlora" else tiny_model
     settings = TrainingSection.model_validate({
         "method": "dpo", "adapter": adapter, "epochs": 4, "batch_size": 2, "checkpoint_every": 2, "learning_rate": 1e-3,
         "lora": {"dropout": 0.1, "r": 4}, "dpo": {"nll": 0.2, "validation_fraction": 0.25},
     })
-    calm = _train(wide_model, tmp_path / "calm", settings, dtype=dtype)
+    calm = _train(model, tmp_path / "calm", settings, dtype=dtype)
     for stop_after in (3, 7):
         with pytest.raises(_Stop):
-            _train(wide_model, tmp_path / "cut", settings, stop_after, dtype=dtype)
-    assert _train(wide_model, tmp_path / "cut", settings, dtype=dtype) == calm
+            _train(model, tmp_path / "cut", settings, stop_after, dtype=dtype)
+    assert _train(model, tmp_path / "cut", settings, dtype=dtype) == calm
     for file in sorted((tmp_path / "calm" / "model").iterdir()):
         assert file.read_bytes() == (tmp_path / "cut" / "model" / file.name).read_bytes(), file.name
 
