@@ -11,7 +11,8 @@ fewer queries and scaled (it is linear in them), and must give the same numbers 
 Allocation. Simulated worlds: problems differ in difficulty, accuracy falls and variety grows with the temperature, rewards
 are the answer or the answer and a noisy score. Each world is decided twice on the same samples: by the whole grid, and in
 rounds. `same choice` counts equal (temperature, threshold); `loss` is how much lower the grid's own score of the
-sequentially chosen point is. With real samples each run is replayed in `--orders` random orders of its problems.
+sequentially chosen point is. With real samples each run is replayed in `--orders` random orders of its problems, and a
+bootstrap over the problems tells how often the grid itself would come to the same temperature again.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import numpy as np
 from benchmarks.record import cpu, write_results
 from configs.rows import Problem, Sample, Score, VerdictRow
 from pipelines.allocation import Race, drop, round_ends
-from pipelines.balance import Point, Pool, Rule, balance_score, choose, surface
+from pipelines.balance import Point, Pool, Rule, balance_score, choose, per_query, surface
 from pipelines.candidates import candidates, rewards_of
 from pipelines.store import Artefact, read_rows
 
@@ -107,6 +108,19 @@ def race(pools: Mapping[float, Pool], rule: Rule, budget: float) -> Outcome:
     same = (chosen.temperature, chosen.threshold) == (grid.temperature, grid.threshold)
     share = used / (len(pools) * queries)
     return Outcome(same, chosen.temperature == grid.temperature, share, grid.score - float(there), by_budget)
+
+
+def repeatability(pools: Mapping[float, Pool], rule: Rule, times: int) -> float:
+    """How often the whole grid picks the same temperature on other problems of the same kind (bootstrap over queries)."""
+    grid = choose({t: surface(p, rule) for t, p in pools.items()}, rule, "all", 1)
+    caps = np.full(len(rule.thresholds), rule.caps)
+    values = {t: per_query(p, rule, caps)[0] for t, p in pools.items()}
+    same = 0
+    for i in range(times):
+        drawn = np.random.default_rng(i).integers(0, len(next(iter(values.values()))), len(next(iter(values.values()))))
+        scores = {t: v[drawn].mean(axis=0).max() for t, v in values.items()}
+        same += max(scores, key=lambda t: scores[t]) == grid.temperature
+    return same / times
 
 
 def summarise(what: str, outcomes: Sequence[Outcome], budget: float) -> dict[str, Any]:
@@ -225,7 +239,10 @@ def main() -> None:
                 found = [
                     race(reordered(pools, np.random.default_rng(i).permutation(queries)), rule, budget) for i in range(a.orders)
                 ]
-                rows.append(summarise(f"real sweep of {queries} problems ({run.name}: {label})", found, budget))
+                row = summarise(f"real sweep of {queries} problems ({run.name}: {label})", found, budget)
+                row["grid_repeats"] = repeatability(pools, rule, 500)
+                row["note"] += f"; the grid on other problems (bootstrap) picks this temperature in {row['grid_repeats']:.1%}"
+                rows.append(row)
     for row in rows:
         print(f"{row['what']}: {row['ours']:.4g} {row['unit']}, ratio {row['ratio']:.4f}; {row['note']}")
     write_results(a.output, "bstar", rows, ("numpy",), cpu())
