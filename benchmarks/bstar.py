@@ -32,7 +32,7 @@ from benchmarks.record import cpu, write_results
 from configs.rows import Problem, Sample, Score, VerdictRow
 from pipelines.allocation import Race, drop, round_ends
 from pipelines.balance import Point, Pool, Rule, balance_score, choose, per_query, surface
-from pipelines.candidates import candidates, rewards_of
+from pipelines.candidates import candidates, rewards_of, scores_of
 from pipelines.store import Artefact, read_rows
 
 TEMPERATURES = tuple(round(0.5 + 0.1 * i, 1) for i in range(8))
@@ -198,7 +198,7 @@ def real_pools(run: Path, human: bool = False) -> dict[str, dict[float, Pool]]:
 
         samples: list[Sample] = rows("samples1", Sample)
         verdicts = {v.sample: v for v in rows("verdicts1", VerdictRow)}
-        scores = {s.sample: s for s in rows("scores1", Score)} if "scores1" in stage["inputs"] else None
+        scores = scores_of(rows("scores1", Score), "minimum") if "scores1" in stage["inputs"] else None
         dev = {s.problem for s in samples}
         problems = [p for p in rows("problems", Problem) if p.id in dev]
         for name, values in (("answer only", None), ("answer and score", scores)):

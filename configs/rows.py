@@ -70,16 +70,11 @@ class VerdictRow(Row, frozen=True, kw_only=True):
     detail: str
 
 
-class Score(Row, frozen=True, kw_only=True):
-    """What a scorer (a reward model, say) thinks of one sample; `model` says which one. Higher is better."""
-
-    sample: str
-    model: str
-    value: float
-
-
 class Example(Row, frozen=True, kw_only=True):
-    """One supervised example: learn `token_ids` after `prompt_ids`. `kind` is "model" or "human"."""
+    """One supervised example: learn `token_ids` after `prompt_ids`. `kind` is "model" or "human".
+
+    `weight` counts the whole example, `token_weights` (none below 0) each of `token_ids` besides; None: all alike.
+    """
 
     problem: str
     prompt_ids: list[int]
@@ -87,6 +82,7 @@ class Example(Row, frozen=True, kw_only=True):
     text: str
     kind: str
     weight: float = 1.0
+    token_weights: list[float] | None = None
 
 
 class Edit(Row, frozen=True, kw_only=True):
@@ -142,6 +138,105 @@ class PairLogprobs(Row, frozen=True, kw_only=True):
     pair: str
     chosen: float
     rejected: float
+
+
+class Rollout(Row, frozen=True, kw_only=True):
+    """One continuation from a state: a prompt and the first steps of a solution, whose content hash is `prefix`.
+
+    `token_ids` and `text` are the continuation alone, `outcome` is the verdict on the whole solution, `index` counts
+    the continuations of the state. A `check` is drawn afresh to test a pit that was found, and counts in no value.
+    """
+
+    problem: str
+    prefix: str
+    index: int
+    token_ids: list[int]
+    text: str
+    finish_reason: str
+    seed: int
+    outcome: str
+    check: bool = False
+
+
+class Step(Row, frozen=True, kw_only=True):
+    """One step of a sample: tokens `start` to `end` (exclusive) of its `token_ids`, which read `text`.
+
+    `value` is the share of `rollouts` continuations after this step that end right (`successes` of them), with the 95 %
+    interval from `low` to `high`; None where none were drawn. `best_of` is the chance that one of K continuations ends
+    right, `advantage` its change over this step; None where there are too few rollouts. After a `final` step nothing
+    can be drawn: its value is the verdict, of 0 rollouts. `stopped`: drawing ended at a success, so that the value is
+    too high on average. `pit`: the first step of a wrong `sample` with the lowest value; `check_successes` of
+    `check_rollouts` fresh continuations after it ended right. `spurious`: a step of a right sample without progress.
+    `prefix` is the state after the step, as in Rollout.
+    """
+
+    sample: str
+    index: int
+    text: str
+    start: int
+    end: int
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    successes: int | None = None
+    rollouts: int | None = None
+    best_of: float | None = None
+    advantage: float | None = None
+    correct: bool = False
+    final: bool = False
+    stopped: bool = False
+    pit: bool = False
+    spurious: bool = False
+    prefix: str = ""
+    check_successes: int | None = None
+    check_rollouts: int | None = None
+
+
+class Group(Row, frozen=True, kw_only=True):
+    """Solutions of one problem from which a reward model learns.
+
+    `token_ids` holds the solutions one after another, `lengths` says how many ids each has. A solution is scored at
+    its `marks` (indices into its own ids, `counts` of them each): the last token for an outcome model, the last token
+    of each step for a process model. `labels` belong to the marks: 1 right, 0 wrong, or a step's value in between.
+    `models` are the keys of the models that the `samples` were drawn from; `solve_rate` is the share of right ones
+    among all of the problem's samples. `split` is "train" or "validation".
+    """
+
+    problem: str
+    split: str
+    prompt_ids: list[int]
+    samples: list[str]
+    models: list[str]
+    token_ids: list[int]
+    lengths: list[int]
+    marks: list[int]
+    labels: list[float]
+    counts: list[int]
+    solve_rate: float
+
+
+class Score(Row, frozen=True, kw_only=True):
+    """What a scorer, a reward model say, thinks of one sample; higher is better. `value` is an outcome model's raw score,
+    or a process model's probabilities of its steps put together; `steps` are a process model's raw logits, one for each
+    step, else empty. `reward_model` is the key of the training artefact that scored, or of the model itself."""
+
+    sample: str
+    problem: str
+    reward_model: str
+    value: float
+    steps: list[float]
+
+
+class RewardedProblem(Row, frozen=True, kw_only=True):
+    """How a reward model did on one problem: its samples, the right ones among them, the mean scores of right and
+    wrong ones (None where there are none), and the accuracy of the answer that it picks from all of them."""
+
+    problem: str
+    samples: int
+    correct: int
+    right_score: float | None
+    wrong_score: float | None
+    picked: float
 
 
 class ProblemScore(Row, frozen=True, kw_only=True):

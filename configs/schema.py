@@ -121,12 +121,23 @@ class RewardsSection(Section):
 
 
 class SelectionSection(Section):
-    """Rejection sampling: which correct samples become training examples."""
+    """Rejection sampling: which correct samples become training examples.
+
+    `advantage_weights` rolls out the steps of right samples (see `rollouts`) and weighs their tokens with exp(A / this).
+    """
 
     max_per_problem: Positive = 4
-    prefer: Literal["random", "shortest"] = "random"
+    label: Literal["verified", "weighted_vote"] = "verified"
+    prefer: Literal["random", "shortest", "reward"] = "random"
+    min_reward: float | None = None
     include_human: bool = False
     min_examples: Positive = 1
+    advantage_weights: Annotated[float, Field(gt=0.0)] | None = None
+
+    @property
+    def by_reward(self) -> bool:
+        """Whether a reward model's scores are needed."""
+        return self.prefer == "reward" or self.min_reward is not None or self.label == "weighted_vote"
 
 
 ErrorType = Literal[
@@ -158,13 +169,47 @@ class RiseSection(Section):
     truncated_negatives: bool = False
 
 
+class PerStepSection(Section):
+    """Per-step pairs (arXiv 2406.14532): `pit`, a right solution against the steps up to the first pit; `step`, after the
+    same steps, a continuation that ends right against the pit; `full`, whole solutions (the control, without rollouts)."""
+
+    variant: Literal["pit", "step", "both", "full"] = "pit"
+
+
 class PairsSection(Section):
     """Preference pairs, if any. A pair of more than `max_length` tokens is dropped and counted, never cut."""
 
-    kind: Literal["none", "rise"] = "none"
+    kind: Literal["none", "rise", "per_step"] = "none"
     max_length: Positive = 1024
     min_pairs: Positive = 1
     rise: RiseSection = RiseSection()
+    per_step: PerStepSection = PerStepSection()
+
+
+class RolloutsSection(Section):
+    """Step values: `n` continuations after each step, with the settings of `sampling`, from a policy that stays the same.
+
+    At most `negatives` wrong and `positives` right samples of a problem are valued; problems without a right sample are
+    not. `sequential` looks for the first pit of wrong samples only, `batch` continuations at a time. `best_of` is K of the
+    paper's policy, best of K. `recheck` is the share of pits that 4 n fresh continuations test.
+    """
+
+    n: Positive = 8
+    allocation: Literal["fixed", "sequential"] = "fixed"
+    batch: Positive = 2
+    policy: Literal["initial", "latest"] = "initial"
+    best_of: Positive = 5
+    negatives: Annotated[int, Field(ge=0)] = 8
+    positives: Annotated[int, Field(ge=0)] = 1
+    recheck: Fraction = 0.0
+    unparsable_negatives: bool = False
+    truncated_negatives: bool = False
+
+    @model_validator(mode="after")
+    def _enough_rollouts(self) -> RolloutsSection:
+        if self.best_of > self.n:
+            raise ValueError(f"`best_of: {self.best_of}` cannot be estimated from `n: {self.n}` rollouts")
+        return self
 
 
 class LoraSection(Section):
@@ -195,6 +240,41 @@ class DpoSection(Section):
         return self
 
 
+class PolicyGradientSection(Section):
+    """Online reinforcement learning: see docs/policy_gradient.md, and `trainers/estimators/` for the formulas."""
+
+    steps: Positive = 100
+    updates: Positive = 1
+    loss: Literal["sequence_sum", "token_mean", "sequence_mean"] = "token_mean"
+    clip: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
+    clip_high: Annotated[float, Field(gt=0.0)] | None = None
+    difference_clip: Annotated[float, Field(gt=0.0)] | None = None
+    std: bool = True
+    baseline: Literal["none", "batch"] = "none"
+    kl: Literal["none", "token", "to_go", "sequence", "loss"] = "none"
+    kl_coefficient: Annotated[float, Field(ge=0.0)] = 0.001
+    anchor_decay: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    entropy: Annotated[float, Field(ge=0.0)] = 0.0
+    importance_cap: Annotated[float, Field(ge=1.0)] | None = 2.0
+    min_p: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    penalties: list[Literal["overlong", "repetition", "garbage"]] = []
+    oversampling: Annotated[float, Field(ge=1.0)] = 1.0
+    curriculum: bool = False
+    validation: Annotated[int, Field(ge=0)] = 0
+    validate_every: Positive = 20
+    canary_tolerance: Annotated[float, Field(gt=0.0)] | None = None
+    share_gpu: Literal["sleep", "split"] = "sleep"
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> PolicyGradientSection:
+        if self.anchor_decay is not None and self.kl == "none":
+            raise ValueError("`anchor_decay` moves the reference of the KL term: set `kl` too")
+        return self
+
+
+ONLINE = ("remax", "rloo", "grpo", "reinforce")
+
+
 class InfiniteSection(Section):
     """The schedule that needs no end: warm-up to the peak, cosine cool-down to `constant` times the peak, constant, and an
     exponential anneal to `minimum` times the peak. Ratios are shares of the planned steps; the anneal is the last part
@@ -208,15 +288,17 @@ class InfiniteSection(Section):
 
 
 class TrainingSection(Section):
-    """One training stage. `batch_size` is in examples or pairs; `micro_batch_tokens` bounds one forward pass.
+    """One training stage. `batch_size` is in examples or pairs, for online methods in problems;
+    `micro_batch_tokens` bounds one forward pass.
 
     `steps`: so many optimiser steps in each iteration, over as many epochs as they need; null: `epochs` passes.
     """
 
-    method: Literal["sft", "dpo"] = "sft"
+    method: Literal["sft", "dpo", "remax", "rloo", "grpo", "reinforce", "reward_model"] = "sft"
     adapter: Literal["lora", "qlora", "full"] = "lora"
     lora: LoraSection = LoraSection()
     dpo: DpoSection = DpoSection()
+    rl: PolicyGradientSection = PolicyGradientSection()
     optimizer: Literal["adamw", "paged_adamw_8bit"] = "adamw"
     attention: Literal["auto", "sdpa", "flex", "flash"] = "auto"
     prefix_sharing: bool = True
@@ -234,10 +316,39 @@ class TrainingSection(Section):
     checkpoint_every: Positive = 20
 
     @model_validator(mode="after")
-    def _steps_fit_method(self) -> TrainingSection:
+    def _method_fits(self) -> TrainingSection:
+        if self.method in ONLINE and self.rl.kl == "sequence" and self.method != "rloo":
+            raise ValueError("`rl.kl: sequence` (T1's leave-one-out of the KL) belongs to method `rloo`")
         if self.steps is not None and self.method != "sft":
-            raise ValueError("`steps` belongs to `method: sft`; set `epochs`")
+            raise ValueError("`steps` belongs to `method: sft`; set `epochs`, or `rl.steps` for online methods")
+        if self.method in ONLINE and self.schedule == "infinite":
+            raise ValueError(f"`schedule: infinite` does not exist for method `{self.method}`: take another one")
         return self
+
+
+class RewardModelSection(Section):
+    """A reward model, trained on the run's own verified samples: see `trainers/reward_model.py` and
+    `trainers/process_reward_model.py`. None: `learning_rate`, `epochs`, `batch_size` as in `training`.
+
+    A problem gives a group of at most `samples` solutions. `loss: pairs` is the control arm of single pairs. Without
+    `retrain`, the model of the first iteration serves all of them, so that its scores can be compared.
+    """
+
+    kind: Literal["none", "outcome", "process"] = "none"
+    loss: Literal["listwise", "pairs"] = "listwise"
+    labels: Literal["soft", "hard"] = "soft"
+    aggregation: Literal["minimum", "product", "last"] = "minimum"
+    retrain: bool = False
+    samples: Annotated[int, Field(ge=2)] = 6
+    similarity: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
+    truncated_negatives: bool = True
+    balance_difficulty: bool = False
+    min_groups: Positive = 1
+    validation_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+    learning_rate: Annotated[float, Field(gt=0.0)] | None = None
+    epochs: Positive | None = None
+    batch_size: Positive | None = None
+    alpha: Annotated[float, Field(gt=0.0)] = 0.5
 
 
 class BenchmarkSection(Section):
@@ -309,7 +420,7 @@ class BalanceSection(Section):
     rounds: Annotated[list[Annotated[float, Field(gt=0.0, le=1.0)]], Field(min_length=1)] = [0.125, 0.25, 0.5, 1.0]
     risk: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05
     budget: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
-    scorer: Literal["none", "confidence"] = "none"
+    scorer: Literal["none", "confidence", "reward_model"] = "none"
     score_scale: Annotated[float, Field(gt=0.0)] = 1.0
     score_clamp: bool = True
 
@@ -357,12 +468,32 @@ class Recipe(Section):
     rewards: RewardsSection = RewardsSection()
     selection: SelectionSection = SelectionSection()
     pairs: PairsSection = PairsSection()
+    rollouts: RolloutsSection = RolloutsSection()
     training: TrainingSection = TrainingSection()
+    reward_model: RewardModelSection = RewardModelSection()
     evaluation: EvaluationSection = EvaluationSection()
     iterations: IterationsSection = IterationsSection()
     balance: BalanceSection = BalanceSection()
     exploration: ExplorationSection = ExplorationSection()
     executor: ExecutorSection = ExecutorSection()
+
+    @model_validator(mode="after")
+    def _online_can_work(self) -> Recipe:
+        method, sampling = self.training.method, self.sampling
+        if method not in ONLINE:
+            return self
+        if method in ("rloo", "grpo") and sampling.n < 2:
+            raise ValueError(f"training.method `{method}` compares the samples of a problem: set `sampling.n` to 2 or more")
+        if sampling.temperature == 0.0:
+            raise ValueError(f"training.method `{method}` learns from random samples: set `sampling.temperature` above 0")
+        if sampling.top_p < 1.0:
+            raise ValueError(
+                f"training.method `{method}` needs `sampling.top_p: 1`: the trainer's log-probabilities know nothing of "
+                "tokens that the sampler may not draw (`training.rl.min_p` cuts off the tail with less of a bias)"
+            )
+        if sampling.shots:
+            raise ValueError(f"training.method `{method}` trains on the prompt it samples with: remove `sampling.shots`")
+        return self
 
     @model_validator(mode="after")
     def _slices_fit(self) -> Recipe:
@@ -375,6 +506,27 @@ class Recipe(Section):
     def _pairs_fit_method(self) -> Recipe:
         if (self.training.method == "dpo") != (self.pairs.kind != "none"):
             raise ValueError("`training.method: dpo` needs `pairs.kind`, and pairs are for it alone")
+        if self.selection.advantage_weights is not None and self.training.method != "sft":
+            raise ValueError("`selection.advantage_weights` weighs the tokens of `training.method: sft`")
+        return self
+
+    @model_validator(mode="after")
+    def _reward_model_fits(self) -> Recipe:
+        none = self.reward_model.kind == "none"
+        if none and (self.selection.by_reward or self.training.method == "reward_model"):
+            raise ValueError(
+                "`selection.prefer: reward`, `selection.min_reward`, `selection.label: weighted_vote` and "
+                "`training.method: reward_model` need `reward_model.kind`"
+            )
+        if none and self.balance.scorer == "reward_model":
+            raise ValueError("`balance.scorer: reward_model` needs `reward_model.kind`")
+        if self.reward_model.kind == "process" and self.rollouts.allocation != "fixed":
+            raise ValueError(
+                "`reward_model.kind: process` learns from the values of steps, which a search leaves out or draws too high: "
+                "set `rollouts.allocation: fixed`"
+            )
+        if self.training.method == "reward_model" and self.iterations.count > 1:
+            raise ValueError("`training.method: reward_model` leaves the sampled model as it is: set `iterations.count: 1`")
         return self
 
     @model_validator(mode="after")
@@ -384,6 +536,12 @@ class Recipe(Section):
             return self
         if training.method != "sft":
             raise ValueError(f"`iterations.scheme: {scheme}` trains with `training.method: sft`")
+        if scheme == "bstar" and (self.selection.by_reward or self.selection.advantage_weights is not None):
+            raise ValueError(
+                "`iterations.scheme: bstar` selects by its own reward: `selection.prefer: reward`, `selection.min_reward`, "
+                "`selection.label: weighted_vote` and `selection.advantage_weights` do not go with it; a reward model has its "
+                "say by `balance.scorer: reward_model`"
+            )
         if training.steps is None and (training.schedule != "constant" or training.warmup_ratio > 0):
             raise ValueError(
                 f"`iterations.scheme: {scheme}` has one schedule over all iterations: set `training.steps` (of each "

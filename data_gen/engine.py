@@ -7,9 +7,9 @@ derived from row ids by the caller, so what is drawn does not depend on who draw
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -17,7 +17,8 @@ from configs.errors import ConfigError
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """Draw len(seeds) completions of `prompt_ids`. `temperature` 0 is greedy (one seed)."""
+    """Draw len(seeds) completions of `prompt_ids`. `temperature` 0 is greedy (one seed). With `min_p`, tokens less
+    probable (at the temperature) than `min_p` times the most probable one are not drawn."""
 
     id: str
     prompt_ids: list[int]
@@ -25,6 +26,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     temperature: float
     top_p: float
     max_tokens: int
+    min_p: float = 0.0
 
 
 class Completion(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,6 +71,10 @@ class Engine(Protocol):
 
     def set_adapter(self, path: Path | None) -> None:
         """Serve the LoRA adapter in `path` on top of the base weights, unmerged; None: the base alone."""
+        ...
+
+    def set_weights(self, weights: Mapping[str, Any]) -> None:
+        """Put full weights (tensors by their names in the model's own state) in the place of the loaded ones."""
         ...
 
     def rest(self) -> None:

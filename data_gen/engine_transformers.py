@@ -9,7 +9,7 @@ different shapes round differently.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,10 @@ class _GrowingLayer(DynamicLayer):
 
 
 class TransformersEngine:
-    """`Engine` on a transformers causal language model, on a GPU where there is one."""
+    """`Engine` on a transformers causal language model, on a GPU where there is one.
+
+    `prefill` counts the prompt tokens of all sequences so far, and those of them that were not computed again.
+    """
 
     def __init__(self, config: EngineConfig) -> None:
         self._config = config
@@ -79,6 +82,7 @@ class TransformersEngine:
         self._tokenizer = AutoTokenizer.from_pretrained(config.model, trust_remote_code=False)
         self._end_ids = end_token_ids(self._model, self._tokenizer)
         self._adapter: Path | None = None
+        self.prefill = (0, 0)
 
     def set_adapter(self, path: Path | None) -> None:
         if path == self._adapter:
@@ -93,6 +97,11 @@ class TransformersEngine:
                 self._base, str(path), use_safetensors=True, autocast_adapter_dtype=False  # as the trainer runs it
             ).eval()
         self._adapter = path
+
+    def set_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+        self.set_adapter(None)
+        with torch.no_grad():
+            self._base.load_state_dict(weights)
 
     def rest(self) -> None:
         if self._device.type == "cuda":
@@ -139,6 +148,10 @@ class TransformersEngine:
     def _decode(self, batch: Sequence[Request]) -> list[Completion]:
         """All completions of a batch of requests, in request order."""
         logits, cache, mask = self._prefill(batch)
+        asked = sum(len(r.prompt_ids) * len(r.seeds) for r in batch)
+        shared = _common_prefix([r.prompt_ids for r in batch]) if len(batch) > 1 else 0
+        computed = sum(len(r.prompt_ids) for r in batch) - shared * (len(batch) - 1)
+        self.prefill = (self.prefill[0] + asked, self.prefill[1] + asked - computed)
         owners = [i for i, r in enumerate(batch) for _ in r.seeds]
         rows = [_Row(batch[i], seed, k) for i, r in enumerate(batch) for k, seed in enumerate(r.seeds)]
         index = torch.tensor(owners, device=self._device)
@@ -223,6 +236,9 @@ def _draw(logits: torch.Tensor, rows: Sequence[_Row]) -> tuple[torch.Tensor, tor
         )[:, None]
         scaled = logits if request.temperature == 1.0 else logits / request.temperature
         probabilities = torch.softmax(scaled, dim=-1)
+        if request.min_p > 0.0:
+            least = request.min_p * probabilities.amax(-1, keepdim=True)
+            probabilities = probabilities.masked_fill(probabilities < least, 0.0)
         if request.top_p < 1.0:
             ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
             before = ordered.cumsum(-1) - ordered
@@ -241,19 +257,24 @@ def batches(requests: Sequence[Request], batch_size: int) -> list[list[Request]]
     order = sorted(
         range(len(requests)),
         key=lambda i: (
-            requests[i].temperature, requests[i].top_p, requests[i].max_tokens, len(requests[i].prompt_ids), i,
+            requests[i].temperature, requests[i].top_p, requests[i].min_p, requests[i].max_tokens,
+            len(requests[i].prompt_ids), i,
         ),
     )
     groups: list[list[Request]] = []
     for i in order:
         request = requests[i]
         last = groups[-1] if groups else None
-        alike = last is not None and (last[0].temperature, last[0].top_p) == (request.temperature, request.top_p)
+        alike = last is not None and _law(last[0]) == _law(request)
         if last is None or not alike or sum(len(r.seeds) for r in last) + len(request.seeds) > batch_size:
             groups.append([request])
         else:
             last.append(request)
     return groups
+
+
+def _law(request: Request) -> tuple[float, float, float]:
+    return request.temperature, request.top_p, request.min_p
 
 
 def end_token_ids(model: torch.nn.Module, tokenizer: object) -> list[int]:

@@ -13,7 +13,7 @@ not use offset", vLLM 0.32).
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,10 @@ _SEED_LIMIT = 2**63 - 1
 
 
 class VllmEngine:
-    """`Engine` on vLLM's offline interface."""
+    """`Engine` on vLLM's offline interface.
+
+    `prefill` counts the prompt tokens of all sequences so far, and those of them that came from the prefix cache.
+    """
 
     def __init__(self, config: EngineConfig) -> None:
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
@@ -52,6 +55,7 @@ class VllmEngine:
         self._ids: dict[Path, int] = {}
         self._adapter: Path | None = None
         self._asleep = False
+        self.prefill = (0, 0)
 
     def set_adapter(self, path: Path | None) -> None:
         if path == self._adapter:
@@ -61,11 +65,19 @@ class VllmEngine:
         self._adapter = path
         self._llm.reset_prefix_cache()
 
-    def generate(self, requests: Sequence[Request], done: Collection[str] = ()) -> Iterator[list[Completion]]:
-        """Requests are queued all at once; each is yielded when its last completion has finished."""
+    def set_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+        self._wake()
+        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights.items())})
+        self._llm.reset_prefix_cache()
+
+    def _wake(self) -> None:
         if self._asleep:
             self._llm.wake_up()
             self._asleep = False
+
+    def generate(self, requests: Sequence[Request], done: Collection[str] = ()) -> Iterator[list[Completion]]:
+        """Requests are queued all at once; each is yielded when its last completion has finished."""
+        self._wake()
         engine = self._llm.llm_engine
         waiting: dict[str, tuple[Request, dict[int, Completion]]] = {}
         for request in requests:
@@ -84,6 +96,8 @@ class VllmEngine:
                         continue
                     index, _, name = output.request_id.partition(":")
                     request, completions = waiting[name]
+                    cached = output.num_cached_tokens or 0
+                    self.prefill = (self.prefill[0] + len(request.prompt_ids), self.prefill[1] + cached)
                     completions[int(index)] = _completion(request, int(index), output.outputs[0])
                     if len(completions) == len(request.seeds):
                         del waiting[name]
@@ -96,8 +110,8 @@ class VllmEngine:
         from vllm import SamplingParams
 
         return SamplingParams(
-            temperature=request.temperature, top_p=request.top_p, max_tokens=request.max_tokens, logprobs=0,
-            seed=None if request.temperature == 0.0 else seed % _SEED_LIMIT, stop=self._config.stop or None,
+            temperature=request.temperature, top_p=request.top_p, min_p=request.min_p, max_tokens=request.max_tokens,
+            logprobs=0, seed=None if request.temperature == 0.0 else seed % _SEED_LIMIT, stop=self._config.stop or None,
             skip_special_tokens=True,
         )
 

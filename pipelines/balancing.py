@@ -15,10 +15,12 @@ from typing import Any
 
 from configs.errors import InputError
 from configs.keys import derive_seed
-from configs.rows import Problem
+from configs.rows import Problem, Score
 from pipelines.balance import Point, Rule, Surface, caps_of, n_star_of
+from pipelines.candidates import scores_of
 from pipelines.files import read_json, write_json, writing
 from pipelines.heatmap import heatmap
+from pipelines.stage import Task
 from pipelines.store import Artefact
 
 CHOICE, SURFACE = "choice.json", "surface.json"
@@ -54,6 +56,13 @@ def dev_problems(problems: Sequence[Problem], config: Mapping[str, Any]) -> list
             "set balance.rounds=[1.0]"
         )
     return order
+
+
+def task_scores(task: Task, name: str) -> dict[str, float] | None:
+    """Score of each sample from the input `name`; None where no scorer has its say."""
+    if name not in task.inputs:
+        return None
+    return scores_of(task.rows(name, Score), task.config.get("aggregation", "minimum"))
 
 
 def read_choice(artefact: Artefact) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """From rows to what the balance score is taken of: rewards of samples, and pools of candidates.
 
 Reward (B-STaR, section 3.1): 1 if the answer is right, else 0, plus the scorer's value where there is one. A scorer is
-whatever writes `Score` rows (sample, model, value), higher is better; the paper's is the lowest step score of a process
-reward model in [-1, 1]. `scale` divides the value, `clamp` then holds it in [-1, 1] (the paper's code: a raw logit / 5,
-not clamped).
+whatever writes `Score` rows, higher is better; the paper's is the lowest step score of a process reward model in [-1, 1].
+Of a process model's row the steps count, put together as a raw logit. `scale` divides the value, `clamp` then holds it
+in [-1, 1] (the paper's code: a raw logit / 5, not clamped).
 
 A sample that was cut off, has no answer or could not be judged is no candidate, whatever its score (the paper's code
 gives a broken format -5, below every threshold).
@@ -20,6 +20,7 @@ from configs.errors import InputError
 from configs.rows import Problem, Sample, Score, VerdictRow
 from data_gen.problems import strip_calculator_marks
 from pipelines.balance import Pool
+from rewards.shaping import aggregated_logit
 
 HUMAN_REWARD = 1.0  # of the solution that came with the problem, as in the paper's code
 
@@ -32,8 +33,13 @@ class Candidates:
     sources: list[Sample | Problem]
 
 
+def scores_of(rows: Iterable[Score], aggregation: str) -> dict[str, float]:
+    """Score of each sample. `aggregation` puts the steps of a process model together, as a logit."""
+    return {s.sample: aggregated_logit(s.steps, aggregation) if s.steps else s.value for s in rows}
+
+
 def rewards_of(
-    samples: Iterable[Sample], verdicts: Mapping[str, VerdictRow], scores: Mapping[str, Score] | None, scale: float, clamp: bool
+    samples: Iterable[Sample], verdicts: Mapping[str, VerdictRow], scores: Mapping[str, float] | None, scale: float, clamp: bool
 ) -> dict[str, float]:
     """Reward of each sample that may be selected. `scores` None: the answer alone.
 
@@ -48,7 +54,7 @@ def rewards_of(
         if scores is not None:
             if s.id not in scores:
                 raise InputError(f"sample {s.id} has no score: the scorer must score every sample that has an answer")
-            value = scores[s.id].value / scale
+            value = scores[s.id] / scale
             value = max(-1.0, min(1.0, value)) if clamp else value
         found[s.id] = float(outcome == "correct") + value
     return found

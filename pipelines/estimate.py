@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from configs.schema import ONLINE
 from pipelines.hardware import cores, gpu, memory_bytes
 from pipelines.models import weight_bytes
 from pipelines.plan import Plan
@@ -20,6 +21,7 @@ from pipelines.store import Store
 
 _MB = 1e6
 _EDIT_TOKENS = 48  # an edited step, roughly
+_STEPS, _ROLLOUTS = 6, 4  # steps of a solution and states rolled out for each, roughly
 # Tokens a second per billion parameters and core or GPU, when nothing has been measured yet.
 _GUESS_CPU_GENERATE, _GUESS_CPU_TRAIN = 25.0, 25.0
 _GUESS_GPU_GENERATE, _GUESS_GPU_TRAIN = 8000.0, 20000.0
@@ -119,10 +121,17 @@ def _rows(stage: Stage, plan: Plan, rows: dict[str, int]) -> int:
         problems = samples // max(1, stage.inputs["samples"].config["n"])
         human = problems if stage.config["include_human"] else 0
         return min(samples, stage.config["max_per_problem"] * problems) + human
+    if stage.kind == "train" and "problems" in stage.inputs:
+        training, n = stage.config["training"], stage.config["sampling"]["n"]
+        return training["rl"]["steps"] * training["batch_size"] * (n + (training["method"] == "remax"))
     if stage.kind == "edit":
         return rows[stage.inputs["samples"].key] // max(1, stage.inputs["samples"].config["n"]) * stage.config["attempts"]
     if stage.kind == "edit_rollouts":
         return rows[stage.inputs["edits"].key]
+    if stage.kind in ("rollouts", "steps", "step_pairs"):
+        states = 2 if stage.config["rollouts"]["allocation"] == "sequential" else _ROLLOUTS  # a search costs about 2 n
+        each = {"rollouts": states * stage.config["rollouts"]["n"], "steps": _STEPS, "step_pairs": 1}
+        return _valued(stage, rows) * each[stage.kind]
     if stage.kind == "pairs":
         sampled = rows[stage.inputs["samples"].key] // max(1, stage.inputs["samples"].config["n"])
         return sampled * {"both": 1 + stage.config["edits"], "full_only": 1}.get(stage.config["arm"], stage.config["edits"])
@@ -140,6 +149,13 @@ def _sweep_rows(stage: Stage, problems: int) -> int:
     return max(1, round((c["rounds"][number] - before) * queries)) * alive * c["n"]
 
 
+def _valued(stage: Stage, rows: dict[str, int]) -> int:
+    """Samples that are valued, at most."""
+    samples, section = stage.inputs["samples"], stage.config["rollouts"]
+    per_problem = min(samples.config["n"], section["negatives"] + section["positives"])
+    return rows[samples.key] // max(1, samples.config["n"]) * per_problem
+
+
 def _problems(stage: Stage) -> int:
     """Size of a whole source: known for the benchmarks, lines for a file of one's own."""
     if stage.config["source"] == "jsonl":
@@ -155,12 +171,26 @@ def _cost(stage: Stage, plan: Plan, rows: dict[str, int], rates: dict[str, dict[
         mean = rates["generate"]["mean_tokens"] or stage.config["max_tokens"]
         tokens = int(rows[stage.key] * min(mean, stage.config["max_tokens"]))
         return tokens, tokens / rates["generate"]["rate"]
+    if stage.kind == "rollouts":  # on average half of a solution is left
+        mean = rates["generate"]["mean_tokens"] or stage.config["max_tokens"]
+        tokens = int(rows[stage.key] * min(mean, stage.config["max_tokens"]) / 2)
+        return tokens, tokens / rates["generate"]["rate"]
     if stage.kind in ("edit", "edit_rollouts"):
         each = stage.config["max_tokens"] * 2 * stage.config["rollouts"] if stage.kind == "edit_rollouts" else _EDIT_TOKENS
         tokens = rows[stage.key] * each if stage.config.get("editor") != "programmatic" else 0
         return tokens, tokens / rates["generate"]["rate"]
+    if stage.kind in ("reward_train", "reward_score"):
+        mean = rates["generate"]["mean_tokens"] or plan.recipe.sampling.max_tokens
+        passes = 1 / 3  # a forward pass
+        if stage.kind == "reward_train":
+            passes = stage.config["training"]["epochs"] * plan.recipe.reward_model.samples
+        tokens = int(rows[stage.key] * passes * mean)
+        return tokens, tokens / rates["train"]["rate"]
     if stage.kind in ("train", "reference"):
         mean = rates["generate"]["mean_tokens"] or plan.recipe.sampling.max_tokens
+        if "problems" in stage.inputs:  # every sample is drawn and, at most, learned from
+            tokens = int(rows[stage.key] * mean)
+            return tokens, tokens / rates["generate"]["rate"] + tokens / rates["train"]["rate"]
         # a reference pass is a forward pass: a third of a training pass
         passes = plan.recipe.training.epochs if stage.kind == "train" else 1 / 3
         sequences = rows[stage.key] * passes
@@ -185,10 +215,12 @@ def _memory(plan: Plan) -> dict[str, float]:
     trainer = {"full": 4.0, "qlora": 0.53 + width * vocabulary * hidden / parameters}.get(training.adapter, width)
     saved = hidden * layers * (width if training.gradient_checkpointing else 34 * width / 2)
     logits = min(training.micro_batch_tokens * vocabulary * 4, 512 << 20)
+    shaping = training.method in ONLINE and recipe.reward_model.kind != "none"  # it stays beside the trainer
     return {
         "sampler weights": parameters * width * recipe.executor.workers,
         "KV cache": float(cache * recipe.executor.workers),
         "trainer weights": parameters * trainer,
+        **({"reward model": parameters * trainer} if shaping else {}),
         "gradients and optimizer": trainable * (12 if training.adapter == "full" else 14),
         "activations": float(training.micro_batch_tokens * saved + logits),
     }

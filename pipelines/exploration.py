@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from configs.rows import Problem, Sample, Score, VerdictRow
+from configs.rows import Problem, Sample, VerdictRow
 from data_gen.arithmetic import equalities
 from pipelines.statistics import mean_interval
 
@@ -156,12 +156,12 @@ def by_level(problems: Mapping[str, Problem], each: Mapping[str, Figures]) -> di
 
 
 def drawn_of(
-    samples: Sequence[Sample], verdicts: Mapping[str, VerdictRow], rewards: Mapping[str, float], scores: Mapping[str, Score]
+    samples: Sequence[Sample], verdicts: Mapping[str, VerdictRow], rewards: Mapping[str, float], scores: Mapping[str, float]
 ) -> dict[str, list[Drawn]]:
     """The samples of each problem, in their order. A sample without a reward ranks last."""
     found: dict[str, list[Drawn]] = {}
     for s in samples:
-        score = scores[s.id].value if s.id in scores else None
+        score = scores.get(s.id)
         right = verdicts[s.id].outcome == "correct" and s.finish_reason == "stop"
         found.setdefault(s.problem, []).append(Drawn(right, s.text, rewards.get(s.id, -math.inf), score))
     return found

@@ -149,9 +149,17 @@ def summary(kind: str, manifest: dict[str, Any]) -> str:
         return ", ".join(f"{n} {m[n]:.3f}" for n in ("accuracy", "unique_correct", *shown, "equation_gap") if n in m)
     if kind in ("edit", "edit_rollouts"):
         return f"{m['kept']} of {m['edits']} edits kept"
-    if kind == "pairs":
+    if kind == "rollouts":
+        t = manifest["timing"]
+        cached = f", {t['cached_prompt_tokens'] / t['prompt_tokens']:.0%} of prompts cached" if t.get("prompt_tokens") else ""
+        return f"{m['drawn']} rollouts of {m['states']} states, {m['saved']:.0%} fewer than {m['naive']}{cached}"
+    if kind == "steps":
+        return f"{m['steps']} steps, {m['pits']} pits in {m['wrong']} wrong samples, {m['spurious']} spurious steps"
+    if kind in ("pairs", "step_pairs"):
         kinds = ", ".join(f"{count} {name}" for name, count in m["kinds"].items())
         return f"{m['pairs']} pairs ({kinds}) from {m['problems_used']} of {m['problems']} problems"
+    if kind == "train" and "first_reward" in m:
+        return f"{m['steps']} steps on {m['examples']} samples, mean reward {m['first_reward']:.3f} -> {m['last_reward']:.3f}"
     if kind == "train":
         last = m["last"]
         preferred = f", margin {last['margin']:.3f}, {last['accuracy']:.0%} right" if "margin" in last else ""
@@ -159,11 +167,30 @@ def summary(kind: str, manifest: dict[str, Any]) -> str:
             f"{m['steps']} steps on {m['examples']} {'pairs' if preferred else 'examples'}, "
             f"loss {m['first_loss']:.3f} -> {m['last_loss']:.3f}{preferred}"
         )
+    if kind == "reward_data":
+        held = f"{m['steps']} steps" if "steps" in m else f"{m['right']} right and {m['wrong']} wrong solutions"
+        return f"{m['groups']} groups with {held}, {m['validation']} held out"
+    if kind == "reward_train":
+        held = m["last"].get("validation/accuracy")
+        told = f", {held:.1%} right on held-out problems" if held is not None else ""
+        return f"{m['steps']} steps on {m['groups']} groups, loss {m['first_loss']:.3f} -> {m['last_loss']:.3f}{told}"
+    if kind == "reward_eval":
+        return reward_summary(m)
     if kind == "score":
         return f"accuracy {m['accuracy']:.1%} [{m['low']:.1%}, {m['high']:.1%}] on {m['problems']} problems"
     if kind == "decontaminate":
         return f"{m['kept']} kept, {m['dropped']} dropped"
     return f"{manifest['rows']} rows"
+
+
+def reward_summary(m: dict[str, Any]) -> str:
+    """How a reward model does: RM@k beside maj@k and pass@1, pairwise accuracy, and the alarm."""
+    last, pairs = m["at"][-1], m["pairwise"]["reward_model"]
+    parts = [f"RM@{last['k']} {last['rm']['mean']:.1%}", f"maj@{last['k']} {last['maj']['mean']:.1%}",
+             f"pass@1 {m['at'][0]['pass']['mean']:.1%}"]
+    parts += [f"pairwise {pairs['mean']:.1%} [{pairs['low']:.1%}, {pairs['high']:.1%}]"] if pairs else []
+    alarm = f"; WARNING: {m['alarm']}" if m["alarm"] else ""
+    return ", ".join(parts) + f" on {m['problems']} problems{alarm}"
 
 
 def as_json(value: Any) -> str:

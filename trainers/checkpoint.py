@@ -51,12 +51,14 @@ def save_checkpoint(
     parameters: Mapping[str, torch.nn.Parameter],
     optimizer: torch.optim.Optimizer,
     state: Mapping[str, Any],
+    extra: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
-    """Write checkpoint `step` (optimiser steps done) and drop the older ones."""
+    """Write checkpoint `step` (steps done) and drop the older ones. `extra`: further tensors of the method's own."""
     tensors = {f"parameter.{name}": p.detach().cpu().contiguous() for name, p in parameters.items()}
     for name, p in parameters.items():
         for field, value in optimizer.state[p].items():
             tensors[f"optimizer.{field}.{name}"] = torch.as_tensor(value).detach().cpu().contiguous()
+    tensors |= {f"extra.{name}": t.detach().cpu().contiguous() for name, t in (extra or {}).items()}
     tensors["rng.cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors["rng.cuda"] = torch.cuda.get_rng_state()
@@ -74,9 +76,12 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    folder: Path, parameters: Mapping[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
+    folder: Path,
+    parameters: Mapping[str, torch.nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    extra: Mapping[str, torch.Tensor] | None = None,
 ) -> dict[str, Any] | None:
-    """Restore the latest complete checkpoint into `parameters` and `optimizer`; its state, or None."""
+    """Restore the latest complete checkpoint into `parameters`, `optimizer` and `extra`; its state, or None."""
     for leftover in folder.glob(f".{_PREFIX}*.tmp"):
         shutil.rmtree(leftover)
     complete = _complete(folder)
@@ -87,6 +92,8 @@ def load_checkpoint(
     with torch.no_grad():
         for name, p in parameters.items():
             p.copy_(tensors[f"parameter.{name}"])
+        for name, t in (extra or {}).items():
+            t.copy_(tensors[f"extra.{name}"])
     for name, p in parameters.items():
         suffix = f".{name}"
         for key, value in tensors.items():

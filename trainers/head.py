@@ -1,14 +1,18 @@
-"""Log-probabilities of given next tokens without the logits of all tokens in memory.
+"""Log-probabilities of given next tokens, and entropies, without the logits of all tokens in memory.
 
 Logits exist for a few hundred tokens at a time. With a frozen output projection W (adapters, evaluation) the
 gradient is prepared in the forward pass, while a tile's probabilities p are at hand: d log p(y) / dh = W_y - p W
 needs no upstream gradient, so that the backward pass is one elementwise product and the tile is computed once,
-not twice. With a trainable W the backward pass computes the tiles again.
+not twice. The entropy H has such a direction too: d H / dh = -(p (log p + H)) W. With a trainable W the backward
+pass computes the tiles again.
+
+At a temperature T the policy is softmax(logits / T); the values at T = 1 come along, because that is what sampling
+engines report.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -50,12 +54,35 @@ def check_head(model: torch.nn.Module, scale: Scale) -> None:
         )
 
 
+class TokenValues(NamedTuple):
+    """Per token, float32: log p(target) at the temperature asked for (differentiable), the same at temperature 1
+    (not differentiable), and the entropy in nats at the temperature (differentiable where asked for)."""
+
+    logprobs: torch.Tensor
+    untempered: torch.Tensor
+    entropy: torch.Tensor
+
+
 def token_logprobs(hidden: torch.Tensor, head: Any, targets: torch.Tensor, scale: Scale) -> torch.Tensor:
     """log p(targets) [n], float32, from `hidden` [n, size] in front of the output projection `head`."""
     weight, bias = head.weight, getattr(head, "bias", None)
-    if weight.requires_grad or bias is not None or scale.cap or scale.factor != 1.0:
+    if _needs_recomputing(weight, bias, scale):
         return _recomputed(hidden, weight, bias, targets, scale)
     return _FrozenHead.apply(hidden, weight, targets)  # type: ignore[return-value]
+
+
+def token_values(
+    hidden: torch.Tensor, head: Any, targets: torch.Tensor, scale: Scale, temperature: float, entropy_gradient: bool
+) -> TokenValues:
+    """As `token_logprobs`, with the policy's temperature and the entropies."""
+    weight, bias = head.weight, getattr(head, "bias", None)
+    if _needs_recomputing(weight, bias, scale):
+        return _recomputed_values(hidden, weight, bias, targets, scale, temperature, entropy_gradient)
+    return TokenValues(*_FrozenValues.apply(hidden, weight, targets, 1.0 / temperature, entropy_gradient))  # type: ignore[misc]
+
+
+def _needs_recomputing(weight: torch.Tensor, bias: torch.Tensor | None, scale: Scale) -> bool:
+    return weight.requires_grad or bias is not None or bool(scale.cap) or scale.factor != 1.0
 
 
 def _tile(vocabulary: int) -> int:
@@ -91,6 +118,49 @@ class _FrozenHead(torch.autograd.Function):
         return (gradients[0][:, None] * direction).to(direction.dtype), None, None
 
 
+class _FrozenValues(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, factor: float, entropy_gradient: bool
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        if torch.is_autocast_enabled(hidden.device.type):
+            hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
+        weight = weight.to(hidden.dtype)
+        logprobs, untempered, entropy = torch.empty(3, len(targets), dtype=torch.float32, device=hidden.device)
+        wanted = ctx.needs_input_grad[0]
+        direction = torch.empty_like(hidden) if wanted else None
+        widening = torch.empty_like(hidden) if wanted and entropy_gradient else None
+        for begin in range(0, len(targets), _tile(len(weight))):
+            part = slice(begin, begin + _tile(len(weight)))
+            logits = _project(hidden[part], weight)
+            where = targets[part, None]
+            untempered[part] = logits.gather(1, where)[:, 0] - torch.logsumexp(logits, -1)
+            if factor != 1.0:
+                logits.mul_(factor)
+            logits.sub_(torch.logsumexp(logits, -1, keepdim=True))  # log p from here on
+            logprobs[part] = logits.gather(1, where)[:, 0]
+            p = logits.exp()
+            entropy[part] = -(p * logits.clamp(min=-1e30)).sum(-1)  # p log p is 0 where p is
+            if widening is not None:
+                slope = logits.clamp_(min=-1e30).add_(entropy[part, None]).mul_(p).mul_(-factor)
+                torch.mm(slope.to(hidden.dtype), weight, out=widening[part])
+            if direction is not None:
+                excess = p.neg_()
+                excess.scatter_add_(1, where, torch.ones_like(where, dtype=excess.dtype))
+                torch.mm(excess.mul_(factor).to(hidden.dtype), weight, out=direction[part])
+        ctx.save_for_backward(direction, widening)
+        ctx.mark_non_differentiable(untempered, *(() if entropy_gradient else (entropy,)))
+        return logprobs, untempered, entropy
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, None, None, None, None]:
+        direction, widening = ctx.saved_tensors
+        gradient = gradients[0][:, None] * direction
+        if widening is not None:
+            gradient = gradient + gradients[2][:, None] * widening
+        return gradient.to(direction.dtype), None, None, None, None
+
+
 def _project(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Logits in float32, on a GPU without rounding them to bfloat16 in between."""
     if hidden.is_cuda and hidden.dtype != torch.float32:
@@ -110,3 +180,24 @@ def _recomputed(
     if len(parts) == 1:  # fits: nothing to compute again
         return tile(*parts[0])
     return torch.cat([torch.utils.checkpoint.checkpoint(tile, h, y, use_reentrant=False) for h, y in parts])  # type: ignore[misc]
+
+
+def _recomputed_values(
+    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor, scale: Scale,
+    temperature: float, entropy_gradient: bool,
+) -> TokenValues:
+    def tile(h: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        logits = scale(torch.nn.functional.linear(h, weight, bias).float())
+        with torch.no_grad():
+            untempered = logits.gather(1, y[:, None])[:, 0] - torch.logsumexp(logits, -1)
+        logs = torch.log_softmax(logits / temperature, -1)
+        entropy = -(logs.exp() * logs).sum(-1)
+        return torch.stack([logs.gather(1, y[:, None])[:, 0], untempered, entropy if entropy_gradient else entropy.detach()])
+
+    size = _tile(len(weight))
+    parts = [(hidden[i : i + size], targets[i : i + size]) for i in range(0, len(targets), size)]
+    if len(parts) == 1:
+        columns = tile(*parts[0])
+    else:
+        columns = torch.cat([torch.utils.checkpoint.checkpoint(tile, h, y, use_reentrant=False) for h, y in parts], 1)  # type: ignore[misc]
+    return TokenValues(columns[0], columns[1].detach(), columns[2] if entropy_gradient else columns[2].detach())

@@ -10,7 +10,7 @@ import torch
 
 from configs.errors import InputError
 from trainers.attention import BLOCK, attention_inputs
-from trainers.head import Scale, check_head, token_logprobs
+from trainers.head import Scale, TokenValues, check_head, token_logprobs, token_values
 from trainers.packing import PAD, Packed, TokenSequence, pack
 
 ROW_TOKENS = 512  # width of a row where attention costs its square; wider rows only for longer groups
@@ -54,14 +54,38 @@ class Policy:
 
     def logprobs(self, packed: Packed) -> torch.Tensor:
         """Natural log-probabilities [targets], float32, in the order of `packed.places`."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            wanted, targets, hidden = self._hidden(packed)
+            unique = token_logprobs(hidden, self._head, targets, self._scale)
+        return _spread(packed, wanted, unique)
+
+    def values(self, packed: Packed, temperature: float = 1.0, entropy_gradient: bool = False) -> TokenValues:
+        """Log-probabilities at `temperature` and at 1, and entropies, each [targets] as in `logprobs`."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            wanted, targets, hidden = self._hidden(packed)
+            unique = token_values(hidden, self._head, targets, self._scale, temperature, entropy_gradient)
+        return TokenValues(*(_spread(packed, wanted, u) for u in unique))
+
+    def _hidden(self, packed: Packed) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Flat places that predict a target, their targets, and their hidden states [places, size]."""
         label = packed.label.flatten()
         wanted = (label != PAD).nonzero()[:, 0]
+        return wanted, label[wanted], self._states(packed)[wanted]
+
+    def hidden(self, packed: Packed) -> torch.Tensor:
+        """Hidden states [marks, size] in front of the output projection, in the order of `packed.marks`."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            hidden = self._backbone(
-                input_ids=packed.ids, use_cache=False, **attention_inputs(packed, self.attention)
-            ).last_hidden_state
-            unique = token_logprobs(hidden.flatten(0, 1)[wanted], self._head, label[wanted], self._scale)
-        return label.new_zeros(len(label), dtype=torch.float32).index_put((wanted,), unique)[packed.places]
+            return self._states(packed)[packed.marks]
+
+    def _states(self, packed: Packed) -> torch.Tensor:
+        """Hidden states of all places [rows * width, size]."""
+        inputs = attention_inputs(packed, self.attention)
+        return self._backbone(input_ids=packed.ids, use_cache=False, **inputs).last_hidden_state.flatten(0, 1)
+
+    @property
+    def size(self) -> int:
+        """Width of a hidden state."""
+        return self._head.weight.shape[1]
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -81,6 +105,11 @@ class Policy:
     def sums(self, packed: Packed, logprobs: torch.Tensor) -> torch.Tensor:
         """Sums of the targets' log-probabilities [sequences]."""
         return logprobs.new_zeros(packed.sequences).index_add(0, packed.owner, logprobs)
+
+
+def _spread(packed: Packed, wanted: torch.Tensor, unique: torch.Tensor) -> torch.Tensor:
+    """Values of distinct places [places] -> of all targets of all sequences [targets]."""
+    return unique.new_zeros(packed.label.numel()).index_put((wanted,), unique)[packed.places]
 
 
 def _sliding_window(config: Any) -> int | None:

@@ -1,7 +1,8 @@
 """Supervised fine-tuning on completions: minimise the mean negative log-likelihood of completion tokens.
 
-Loss of a batch = sum_i w_i sum_t -log pi(y_it | x_i, y_i<t) / sum_i w_i |y_i|, prompts carry no loss.
-One example is `prompt_ids` followed by `token_ids`; the end token is part of `token_ids`.
+Loss of a batch = sum_i w_i sum_t v_it -log pi(y_it | x_i, y_i<t) / sum_i w_i sum_t v_it, prompts carry no loss; v_it
+is 1 but for examples with a weight for each token, as advantage-weighted regression has them. One example is `prompt_ids`
+followed by `token_ids`; the end token is part of `token_ids`.
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ class SupervisedFineTuning:
     def __init__(self, examples: Sequence[Example], settings: TrainingSection, seed: int, first_epoch: int = 0) -> None:
         if not examples:
             raise InputError("no training examples: nothing was selected")
+        for e in (e for e in examples if e.token_weights is not None):
+            mine = e.token_weights or []
+            if len(mine) != len(e.token_ids) or not sum(mine) > 0.0 or min(mine) < 0.0:
+                raise InputError(f"example {e.id}: one weight for each token is needed, none below 0 and not all 0")
         self.examples, self.settings = examples, settings
         self._plan = batch_plan(len(examples), settings.epochs, settings.batch_size, seed, settings.steps, first_epoch)
         self.steps = len(self._plan)
@@ -40,7 +45,7 @@ class SupervisedFineTuning:
     def batch(self, step: int) -> tuple[int, list[_Micro]]:
         epoch, numbers = self._plan[step]
         examples = [self.examples[i] for i in numbers]
-        normaliser = sum(e.weight * len(e.token_ids) for e in examples)
+        normaliser = sum(e.weight * sum(_token_weights(e)) for e in examples)
         groups = _by_problem(examples)
         sizes = [unique_tokens([_sequence(e) for e in g], self.settings.prefix_sharing) for g in groups]
         return epoch, [
@@ -64,7 +69,14 @@ def weighted_nll(policy: Policy, examples: Sequence[Example]) -> torch.Tensor:
     groups = _by_problem(examples)
     packed = policy.pack([[_sequence(e) for e in g] for g in groups])
     weights = torch.tensor([e.weight for g in groups for e in g], device=policy.device)
-    return -(policy.sums(packed, policy.logprobs(packed)) * weights).sum()
+    logprobs = policy.logprobs(packed)
+    if any(e.token_weights for e in examples):
+        logprobs = logprobs * logprobs.new_tensor([w for g in groups for e in g for w in _token_weights(e)])
+    return -(policy.sums(packed, logprobs) * weights).sum()
+
+
+def _token_weights(example: Example) -> list[float]:
+    return example.token_weights or [1.0] * len(example.token_ids)
 
 
 def _by_problem(examples: Sequence[Example]) -> list[list[Example]]:

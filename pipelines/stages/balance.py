@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from configs.rows import Problem, Sample, Score, VerdictRow
+from configs.rows import Problem, Sample, VerdictRow
 from pipelines.allocation import Race, drop, round_ends
 from pipelines.balance import Pool, choose, surface
 from pipelines.balancing import (
@@ -20,6 +20,7 @@ from pipelines.balancing import (
     read_choice,
     rule_of,
     target_of,
+    task_scores,
     write_surfaces,
 )
 from pipelines.candidates import candidates, rewards_of
@@ -28,7 +29,7 @@ from pipelines.stage import Report, ShardResult, ShardRunner, Task, register
 
 
 class BalanceStage:
-    """config: the balance section without scorer; n, offset, count, round (from 0), seed."""
+    """config: the balance section without scorer; n, offset, count, round (from 0), seed; aggregation with a reward model."""
 
     name, version, where, device = "balance", 1, "driver", False
 
@@ -85,12 +86,12 @@ def _pools(task: Task, problems: Mapping[float, Sequence[Problem]]) -> dict[floa
     config = task.config
     samples: list[Sample] = []
     verdicts: dict[str, VerdictRow] = {}
-    scores: dict[str, Score] | None = {} if "scores1" in task.inputs else None
+    scores: dict[str, float] | None = {} if "scores1" in task.inputs else None
     for i in range(1, config["round"] + 2):
         samples += task.rows(f"samples{i}", Sample)
         verdicts |= {v.sample: v for v in task.rows(f"verdicts{i}", VerdictRow)}
         if scores is not None:
-            scores |= {s.sample: s for s in task.rows(f"scores{i}", Score)}
+            scores |= task_scores(task, f"scores{i}") or {}
     rewards = rewards_of(samples, verdicts, scores, config["score_scale"], config["score_clamp"])
     by_temperature: dict[float, list[Sample]] = {t: [] for t in problems}
     for s in samples:

@@ -18,7 +18,7 @@ from pipelines.store import write_rows
 class ConfidenceStage:
     """config: nothing but the name of the scorer."""
 
-    name, version, where, device = "confidence", 1, "workers", False
+    name, version, where, device = "confidence", 2, "workers", False
 
     def shards(self, task: Task) -> int:
         return sum(name.startswith("part-") for name in task.input("samples").manifest()["files"])
@@ -28,8 +28,8 @@ class ConfidenceStage:
             samples: list[Sample] = task.rows("samples", Sample, [shard])
             rows = [
                 Score(
-                    id=f"{s.id}/confidence", parents=[s.id], stage="confidence", sample=s.id, model=s.model,
-                    value=2.0 * math.exp(s.logprob / max(1, len(s.logprobs))) - 1.0,
+                    id=f"{s.id}/confidence", parents=[s.id], stage="confidence", sample=s.id, problem=s.problem,
+                    reward_model=s.model, steps=[], value=2.0 * math.exp(s.logprob / max(1, len(s.logprobs))) - 1.0,
                 )
                 for s in samples
             ]

@@ -5,10 +5,8 @@ The self editor's completions are journalled as sampling's are; the programmatic
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -30,10 +28,10 @@ from data_gen.edit_prompts import FENCE, prompt_section
 from data_gen.engine import Completion, Request
 from data_gen.prompts import PromptEncoder
 from data_gen.rise import Choice, choose
-from pipelines.engines import engine_for
+from pipelines.journalled import journalled
 from pipelines.stage import Report, ShardResult, ShardRunner, Task, add_metrics, register
-from pipelines.stages.sample import engine_config, weights_of
-from pipelines.store import Journal, write_rows
+from pipelines.stages.sample import weights_of
+from pipelines.store import write_rows
 
 _TOKENS_STEP = 32  # lengths of edits are rounded up to it, so that requests share batches
 
@@ -152,29 +150,6 @@ def _self_edits(
 def _closed(completion: Completion) -> str:
     """The text, its fence closed where the model ended without closing it: then it is whole."""
     return completion.text + (f"\n{FENCE}" if completion.finish_reason == "stop" else "")
-
-
-def journalled(
-    task: Task, base: Path, adapter: Path | None, requests: Sequence[Request], shard: int, report: Report
-) -> tuple[dict[str, list[Completion]], dict[str, float]]:
-    """Completions by request id, in order of their index, resumed from the shard's journal; and timing."""
-    journal = Journal(task.artefact.work / f"journal-{shard:05d}.jsonl")
-    finished = [msgspec.convert(c, Completion) for group in journal.groups for c in group]
-    began, tokens, resumed = time.monotonic(), 0, len(finished)
-    if requests:
-        engine = engine_for(engine_config(task, base), task.hints["threads"])
-        engine.set_adapter(adapter)
-        for group in engine.generate(requests, {c.request for c in finished}):
-            journal.append(group)
-            finished += group
-            tokens += sum(len(c.token_ids) for c in group)
-            report({"done": len(finished), "total": sum(len(r.seeds) for r in requests), "tokens": tokens})
-    journal.close()
-    by_request: dict[str, list[Completion]] = {}
-    for c in sorted(finished, key=lambda c: c.index):
-        by_request.setdefault(c.request, []).append(c)
-    seconds = time.monotonic() - began
-    return by_request, {"generate_seconds": seconds, "generated_tokens": float(tokens), "resumed": float(resumed)}
 
 
 register(EditStage())

@@ -18,8 +18,9 @@ from data_gen.certify import KEPT, UNDECIDED, by_rollouts
 from data_gen.engine import Completion, Request
 from data_gen.prompts import PromptEncoder
 from data_gen.steps import decode
+from pipelines.journalled import journalled
 from pipelines.stage import Report, ShardResult, ShardRunner, Task, add_metrics, register
-from pipelines.stages.edit import edit_metrics, journalled
+from pipelines.stages.edit import edit_metrics
 from pipelines.stages.sample import weights_of
 from pipelines.store import write_rows
 from rewards import verify

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from configs.rows import Example, Problem, Sample, Score, VerdictRow
+from configs.rows import Example, Problem, Sample, VerdictRow
+from pipelines.balancing import task_scores
 from pipelines.candidates import rewards_of
 from pipelines.exploration import by_level, diversity, drawn_of, equations, figures, summary
 from pipelines.files import write_json
@@ -18,7 +19,7 @@ from pipelines.stage import Report, ShardResult, ShardRunner, Task, register
 
 
 class ExplorationStage:
-    """config: k, s, examples (how many to show), score_scale, score_clamp, seed."""
+    """config: k, s, examples (how many to show), score_scale, score_clamp, seed; aggregation with a reward model."""
 
     name, version, where, device = "exploration", 1, "driver", False
 
@@ -31,7 +32,7 @@ class ExplorationStage:
             problems: dict[str, Problem] = {p.id: p for p in task.rows("problems", Problem)}
             samples: list[Sample] = task.rows("samples", Sample)
             verdicts: dict[str, VerdictRow] = {v.sample: v for v in task.rows("verdicts", VerdictRow)}
-            scores = {s.sample: s for s in task.rows("scores", Score)} if "scores" in task.inputs else None
+            scores = task_scores(task, "scores")
             rewards = rewards_of(samples, verdicts, scores, config["score_scale"], config["score_clamp"])
             drawn = drawn_of(samples, verdicts, rewards, scores or {})
             each = {p: figures(d, config["k"], config["s"]) for p, d in drawn.items()}

@@ -16,11 +16,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from configs.rows import Example, Problem, Sample, Score, VerdictRow
+from configs.rows import Example, Problem, Sample, VerdictRow
 from configs.schema import PromptSection
 from data_gen.prompts import PromptEncoder
 from pipelines.balance import Point, Rule, Surface, best, points, surface, taken
-from pipelines.balancing import CHOICE, iteration_problems, read_choice, rule_of, target_of, write_surfaces
+from pipelines.balancing import CHOICE, iteration_problems, read_choice, rule_of, target_of, task_scores, write_surfaces
 from pipelines.candidates import Candidates, candidates, rewards_of
 from pipelines.files import write_json
 from pipelines.stage import Report, ShardResult, ShardRunner, Task, register
@@ -29,7 +29,8 @@ from pipelines.store import write_rows
 
 
 class SelectBalancedStage:
-    """config: the balance section without scorer; n, offset, count, min_examples, prompt, model, seed."""
+    """config: the balance section without scorer; n, offset, count, min_examples, prompt, model, seed; aggregation with a
+    reward model."""
 
     name, version, where, device = "select_balanced", 1, "driver", False
 
@@ -78,7 +79,7 @@ def _candidates(
     task: Task, problems: dict[str, Problem], samples: Sequence[Sample], verdicts: dict[str, VerdictRow]
 ) -> Candidates:
     config = task.config
-    scores = {s.sample: s for s in task.rows("scores", Score)} if "scores" in task.inputs else None
+    scores = task_scores(task, "scores")
     rewards = rewards_of(samples, verdicts, scores, config["score_scale"], config["score_clamp"])
     return candidates(list(problems.values()), samples, verdicts, rewards, config["human_candidates"])
 

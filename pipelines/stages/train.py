@@ -1,6 +1,7 @@
 """Training: a new adapter or new weights.
 
-Inputs: examples (method sft), or pairs and reference (method dpo); and optionally model (to continue).
+Inputs: examples (method sft), or pairs and reference (method dpo), or problems (online methods, see
+`pipelines.online.stage`); and optionally model (to continue).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from configs.keys import derive_seed
 from configs.rows import Example, Pair, PairLogprobs
-from configs.schema import TrainingSection
+from configs.schema import ONLINE, TrainingSection
 from pipelines.files import disk_error, writing
 from pipelines.stage import Report, ShardResult, ShardRunner, Task, register
 from pipelines.store import publish_model
@@ -43,6 +44,10 @@ class TrainStage:
             often = {"checkpoint_every": task.hints["checkpoint_every"]}
             settings = TrainingSection.model_validate({**task.config["training"], **often})
             base, start = starting_weights(task, settings)
+            if settings.method in ONLINE:
+                from pipelines.online.stage import run_online
+
+                return run_online(task, settings, base, start, report)
             online = _online(task)
             # the parts of one training share their seed: together they shuffle as the whole would
             seed = derive_seed(task.config["seed"], "train", "online") if online else task.seed("train")

@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from configs.errors import InputError
-from configs.rows import Example, Problem, ProblemScore, Row, Sample, VerdictRow, arrow_schema
+from configs.rows import Example, Problem, ProblemScore, Rollout, Row, Sample, Step, VerdictRow, arrow_schema
 from pipelines.store import Artefact, Store, read_rows, write_rows
 
-ROWS: list[type[Row]] = [Problem, Sample, VerdictRow, Example, ProblemScore]
+ROWS: list[type[Row]] = [Problem, Sample, VerdictRow, Example, ProblemScore, Rollout, Step]
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 SCALARS: dict[Any, st.SearchStrategy[Any]] = {
     str: TEXT, int: st.integers(0, 2**63 - 1), float: st.floats(allow_nan=False), bool: st.booleans()

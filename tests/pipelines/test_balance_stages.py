@@ -11,8 +11,10 @@ import pytest
 
 from configs.errors import InputError, RatchetError
 from configs.rows import Example, Problem, Row, Sample, Score, VerdictRow
+from pipelines.candidates import rewards_of, scores_of
 from pipelines.stage import Stage
 from pipelines.store import read_rows
+from rewards.shaping import combined_reward
 from tests.pipelines.rise_world import PROMPT, World, sample, verdict
 
 BALANCE: dict[str, Any] = {
@@ -53,7 +55,8 @@ class Sweep:
     def scores(self, values: dict[str, float]) -> list[Score]:
         """Of each sample by its text."""
         return [
-            Score(id=f"{s.id}/score", parents=[s.id], stage="score", sample=s.id, model="rm", value=values[s.text])
+            Score(id=f"{s.id}/score", parents=[s.id], stage="score", sample=s.id, problem=s.problem, reward_model="rm",
+                  value=values[s.text], steps=[])
             for s in self.samples
         ]
 
@@ -123,6 +126,29 @@ def test_scores_are_scaled_and_held_in_range(sweep: Sweep):
     code = {"score_scale": 5.0, "score_clamp": False}
     assert len(sweep.select(1.0, -0.5, sweep.scores(values), **code)[0]) == 4, "1 - 8/5 < -0.5"
     assert len(sweep.select(1.0, -0.5, sweep.scores(values), score_scale=5.0)[0]) == 8, "clamped: 1 - 1 > -0.5"
+
+
+@pytest.mark.parametrize(("clamp", "kept"), [(False, 4), (True, 8)])
+def test_the_steps_of_a_process_reward_model_make_the_reward_of_the_paper(sweep: Sweep, clamp: bool, kept: int):
+    """1[correct] + the lowest raw step score / 5: as `combined_reward` has it."""
+    steps = {
+        "#### 5": [0.0], "5 = 5\n#### 5": [-8.0, 9.0], "#### 6": [9.0], "1 + 4 = 5\n#### 5": [0.5, 2.0], "#### 7": [-8.0],
+    }  # fmt: skip
+    rows = [msgspec.structs.replace(s, value=0.5, steps=steps[t.text]) for s, t in zip(
+        sweep.scores(dict.fromkeys(steps, 0.0)), sweep.samples, strict=True
+    )]
+    mine = [s for s in sweep.samples if s.temperature == 1.0]
+    verdicts = {v.sample: v for v in sweep.verdicts}
+    found = rewards_of(mine, verdicts, scores_of(rows, "minimum"), 5.0, clamp)
+    assert found == {
+        s.id: pytest.approx(combined_reward(verdicts[s.id].outcome == "correct", steps[s.text], clamp=clamp)) for s in mine
+    }
+    settings = {"score_scale": 5.0, "score_clamp": clamp, "aggregation": "minimum", "duplicates": "count"}
+    examples, _ = sweep.select(1.0, -0.5, rows, **settings)
+    right = [e for e in examples if "#### 5" in e.text]
+    assert len(right) == kept and {e.text for e in examples} - {e.text for e in right} == {"#### 6"}
+    last = sweep.select(1.0, -0.5, rows, **{**settings, "aggregation": "last"})[0]
+    assert sum("#### 5" in e.text for e in last) == 8, "a bad step before a good last one"
 
 
 def test_a_missing_score_is_an_error(sweep: Sweep):

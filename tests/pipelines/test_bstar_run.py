@@ -14,6 +14,7 @@ import pytest
 from configs.rows import Example, Sample, Score
 from pipelines.runfolder import RunFolder
 from pipelines.store import read_rows
+from rewards.shaping import combined_reward
 from tests.conftest import TinyRun
 from tests.pipelines.bstar_world import artefact_of, bstar_recipe, choice
 from tests.pipelines.helpers import COMMAND, assert_same, contents, environment, ratchet
@@ -106,6 +107,32 @@ def test_the_training_goes_on_where_the_last_iteration_left_it(run: Path):
         rates += [json.loads(line)["learning_rate"] for line in (folder / "train.jsonl").read_text().splitlines()]
     assert len(rates) == 12 and rates[0] == 0.5e-3, "warm-up over 2 of 12 steps"
     assert rates[1:] == sorted(rates[1:], reverse=True) and rates[1] == 1e-3, "one cosine over all iterations"
+
+
+def test_a_process_reward_model_of_the_run_scores_sweep_and_selection(
+    tiny_model: Path, tiny_run: TinyRun, tmp_path: Path
+) -> None:
+    """The reward is 1[correct] + the lowest raw step score / 5, in the sweep's choice and in what is selected."""
+    recipe = bstar_recipe(
+        tmp_path / "scored.yaml", tiny_model, tiny_run, "balance.scorer=reward_model", "balance.score_scale=5",
+        "reward_model={kind: process, validation_fraction: 0.0, epochs: 1}", "rollouts={n: 2, best_of: 2}",
+        "sampling.temperature=0.1", "iterations.count=2",
+    )  # fmt: skip
+    ratchet("run", str(recipe), "--run-dir", "run", home=tmp_path / "home", cwd=tmp_path)
+    run = tmp_path / "run"
+    model = artefact_of(run, "iteration1/reward_train").key
+    for i in (1, 2):
+        point = choice(run, f"iteration{i}/select")["point"]
+        assert point["threshold"] == choice(run, f"iteration{i}/sweep3/balance")["point"]["threshold"]
+        rows: list[Score] = read_rows(artefact_of(run, f"iteration{i}/reward_score"), Score)
+        assert rows and {r.reward_model for r in rows} == {model} and all(r.steps for r in rows)
+        right = {v["sample"]: v["outcome"] == "correct" for v in _rows(run, f"iteration{i}/verify")}
+        examples: list[Example] = read_rows(artefact_of(run, f"iteration{i}/select"), Example)
+        rewards = {r.sample: combined_reward(right[r.sample], r.steps, clamp=True) for r in rows}
+        assert len(examples) == point["selected"] > 0
+        assert all(rewards[e.parents[0]] > point["threshold"] for e in examples)
+        assert {"score@4-2", "reward@4-2"} <= set(RunFolder(run).read_metrics()[f"iteration{i}/exploration"])
+    assert "score@4-2" in RunFolder(run).read_metrics()["initial/words/sampled/exploration"]
 
 
 @pytest.mark.slow

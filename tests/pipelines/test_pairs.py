@@ -192,7 +192,7 @@ def test_a_resumed_shard_draws_nothing_twice(tmp_path: Path, tiny_model: Path, m
 def test_rollouts_keep_what_they_show_wrong(tmp_path: Path, bundled: ResolvedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """With an engine that solves the problem from the original prefix and never from the edited one."""
     from data_gen.engine import Completion
-    from pipelines.stages import edit as stage
+    from pipelines import journalled
 
     world = World(tmp_path / "store", bundled.path, solved(3), size=3)
     rolled = world.edit(certify="rollouts", attempts=2)
@@ -209,7 +209,7 @@ def test_rollouts_keep_what_they_show_wrong(tmp_path: Path, bundled: ResolvedMod
                 yield [Completion(request=r.id, index=i, seed=s, token_ids=[1], logprobs=[0.0], text=f"#### {answer}",
                                   finish_reason="stop") for i, s in enumerate(r.seeds)]  # fmt: skip
 
-    monkeypatch.setattr(stage, "engine_for", lambda config, threads: Engine())
+    monkeypatch.setattr(journalled, "engine_for", lambda config, threads: Engine())
     artefact, metrics = world.run(world.rollouts(rolled, rollouts=8, significance=0.05))
     rows = world.rows(artefact, Edit)
     kept = [e for e in rows if e.outcome == "kept"]

@@ -11,7 +11,8 @@ from configs.errors import ConfigError
 from configs.load import load_recipe
 from configs.schema import ModelSection
 from pipelines.models import ResolvedModel, resolve_model
-from pipelines.plan import Plan, build, resolve
+from pipelines.plan import Builder, Plan, build, resolve
+from pipelines.plan_pairs import values
 from pipelines.stage import Stage
 
 MODEL = ResolvedModel("m", Path("/nowhere"), "f" * 32)
@@ -227,6 +228,42 @@ def test_a_setting_of_the_balance_changes_what_follows_and_nothing_before(overri
     assert untouched not in labels
 
 
+@pytest.mark.parametrize("kind", ["outcome", "process"])
+def test_a_reward_model_is_there_before_the_sweep_that_it_scores(kind: str):
+    measured = ("exploration.measure=true", "evaluation.samples=4")
+    scored = (*BSTAR, *measured, "balance.scorer=reward_model", f"reward_model.kind={kind}")
+    plan = plan_of(*scored)
+    scores = stage(plan, "iteration1/sweep2/balance").inputs["scores2"]
+    model = stage(plan, "iteration1/reward_train")
+    assert scores.kind == "reward_score" and scores.inputs["reward_model"] is model
+    first = model.inputs["groups"].inputs["samples0"]
+    assert first.label == "iteration1/reward/sample" and first.config["temperature"] == 0.7 and "choice" not in first.inputs
+    assert stage(plan, "iteration1/select").inputs["scores"].label == "iteration1/reward_score"
+    assert stage(plan, "iteration1/select").config["aggregation"] == "minimum"
+    labels = [s.label for s in plan.stages]
+    assert len(set(labels)) == len(labels) and "iteration2/reward/sample" not in labels
+    assert stage(plan, "initial/word-problems/sampled/exploration").inputs["scores"].inputs["reward_model"] is model
+    again = plan_of(*scored, "reward_model.retrain=true")
+    assert set(stage(again, "iteration2/reward_data").inputs) >= {"samples0", "samples1", "verdicts1"}
+
+
+def test_rollouts_at_a_temperature_that_is_not_known_yet_are_refused():
+    plan = plan_of(*BSTAR)
+    b, samples, problems = Builder(plan.recipe, MODEL), stage(plan, "iteration1/sample"), stage(plan, "problems/clean")
+    with pytest.raises(ConfigError, match="temperature is chosen while the run goes on"):
+        values(b, "iteration1", problems, samples, stage(plan, "iteration1/verify"), plan.recipe.rollouts)
+
+
+def test_settings_that_say_nothing_are_no_part_of_a_key():
+    """Artefacts keep their keys when the schema gets new settings."""
+    plain = stage(plan_of(), "iteration1/train")
+    assert not {"steps", "infinite", "rl"} & set(plain.config["training"])
+    assert not {"label", "min_reward"} & set(stage(plan_of(), "iteration1/select").config)
+    assert keys(plan_of("training.infinite.constant=0.3", "training.rl.steps=7")) == keys(plan_of())
+    assert "iteration1/train" in changed("training.steps=7")
+    assert "iteration1/train" in changed("training.schedule=infinite")
+
+
 def test_the_fixed_temperature_is_none_of_bstars_business():
     before, after = keys(plan_of(*BSTAR)), keys(plan_of(*BSTAR, "sampling.temperature=0.3"))
     assert before == after
@@ -250,6 +287,11 @@ def test_online_schemes_go_on_from_the_last_iteration_with_one_schedule():
         (("balance.rounds=[0.5]",), "the last of `rounds` must be 1"),
         (("balance.n_star=auto",), "set `target`"),
         (("training={method: dpo, steps: 3}", "pairs.kind=rise"), "`steps` belongs to `method: sft`"),
+        (("training={method: remax, schedule: infinite}", "sampling.shots=[]"), "does not exist for method `remax`"),
+        (("training={method: remax, steps: 3}", "sampling.shots=[]"), "`rl.steps` for online methods"),
+        (("balance.scorer=reward_model",), "needs `reward_model.kind`"),
+        ((*BSTAR, "selection.advantage_weights=0.5"), "selects by its own reward"),
+        ((*BSTAR, "selection.prefer=reward", "reward_model.kind=outcome"), "selects by its own reward"),
     ],
 )
 def test_settings_of_online_schemes_that_do_not_fit_are_refused(overrides: tuple[str, ...], message: str):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from transformers import AutoModelForCausalLM
 
 from configs.errors import InputError, RatchetError
@@ -53,6 +55,28 @@ def test_loss_and_gradients_equal_the_plain_computation(tiny_model: Path) -> Non
     assert our_gradients.keys() == plain_gradients.keys()
     for name, gradient in our_gradients.items():
         torch.testing.assert_close(gradient, plain_gradients[name], rtol=1e-4, atol=1e-5)
+
+
+def test_token_weights_multiply_the_tokens_losses(tiny_model: Path) -> None:
+    """Against single tokens by hand; equal weights change nothing; the steps of one example weigh what they are given."""
+    plain = [_example(0, 3, 4), _example(1, 7, 2, weight=0.5)]
+    weighted = [replace(plain[0], token_weights=[2.0, 0.0, 0.5, 1.0]), plain[1]]
+    policy = Policy(AutoModelForCausalLM.from_pretrained(tiny_model), "sdpa", True)
+    prefixes = [replace(plain[0], token_ids=plain[0].token_ids[:k]) for k in range(1, 5)]
+    sums = [0.0, *(weighted_nll(policy, [e]).item() for e in prefixes)]
+    by_token = [b - a for a, b in itertools.pairwise(sums)]
+    expected = 2.0 * by_token[0] + 0.5 * by_token[2] + by_token[3] + weighted_nll(policy, plain[1:]).item()
+    assert weighted_nll(policy, weighted).item() == pytest.approx(expected, rel=1e-4)
+    alike = [replace(e, token_weights=[1.0] * len(e.token_ids)) for e in plain]
+    assert weighted_nll(policy, alike).item() == pytest.approx(weighted_nll(policy, plain).item(), rel=1e-6)
+    method = SupervisedFineTuning(weighted, TrainingSection(batch_size=2), 0)
+    assert method.batch(0)[1][0].normaliser == pytest.approx(3.5 + 0.5 * 2)
+
+
+@pytest.mark.parametrize("weights", [[1.0], [0.0, 0.0, 0.0], [1.0, -1.0, 1.0]])
+def test_token_weights_that_cannot_be_used_are_named(weights: list[float]) -> None:
+    with pytest.raises(InputError, match="e3: one weight for each token"):
+        SupervisedFineTuning([replace(_example(3), token_weights=weights)], TrainingSection(), 0)
 
 
 class _Stop(Exception):

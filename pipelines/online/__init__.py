@@ -1,0 +1,1 @@
+"""Online reinforcement learning: the loop that joins engine, verifier and trainer, which do not know each other."""
