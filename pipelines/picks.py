@@ -42,7 +42,9 @@ def table(problems: Sequence[Answers], weight: Callable[[float], float], seed: i
         pairs = zip(columns["rm"], columns["maj"], strict=True)
         columns["rm_gain"] = [rm - maj if rm is not None and maj is not None else None for rm, maj in pairs]
         count = sum(len(p.correct) for p in mine)
-        figures = {name: _mean(values, count, derive_seed(seed, name, k)) for name, values in columns.items()}
+        figures = {
+            name: _mean(values, count if name in NAMES else 0, derive_seed(seed, name, k)) for name, values in columns.items()
+        }
         records.append({"k": k, "problems": len(mine), **figures})
     return records
 
@@ -63,11 +65,11 @@ def lines(records: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _mean(values: Sequence[float | None], answers: int, seed: int) -> dict[str, float] | None:
-    """Mean over problems: of shares with their clustered interval, of differences (some are negative) by bootstrap."""
+    """Mean over problems, with its clustered interval; for differences (0 answers) with a bootstrap interval."""
     known = [v for v in values if v is not None]
     if not known or len(known) < len(values):
         return None
-    low, high = clustered(known, answers) if min(known) >= 0.0 else bootstrap_mean(known, seed)
+    low, high = clustered(known, answers) if answers else bootstrap_mean(known, seed)
     return {"mean": sum(known) / len(known), "low": low, "high": high}
 
 

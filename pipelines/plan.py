@@ -15,7 +15,7 @@ from configs.errors import ConfigError
 from configs.keys import content_key
 from configs.schema import ONLINE, Recipe, SourceSection
 from data_gen.engine import resolve_engine
-from pipelines import plan_pairs
+from pipelines import plan_balance, plan_pairs
 from pipelines.files import sha256_of
 from pipelines.hardware import cores, resolve_dtype
 from pipelines.models import ResolvedModel
@@ -85,9 +85,18 @@ class Builder:
         return self.add(Stage("problems", label, config, paths=paths))
 
     def sample(
-        self, label: str, problems: Stage, trained: Stage | None, more: dict[str, Stage] | None = None, **settings: Any
+        self, label: str, problems: Stage, trained: Stage | None, choice: Stage | None = None, examples: Stage | None = None,
+        **settings: Any,
     ) -> Stage:
-        """Sampling with the recipe's settings, `settings` taking precedence, and `more` inputs."""
+        """Sampling with the recipe's settings, `settings` taking precedence; `choice` (a balance) sets the temperature,
+        `examples` are problems to show with their solutions."""
+        more = ({"choice": choice} if choice else {}) | ({"shots": examples} if examples else {})
+        return self.draw("sample", label, problems, trained, settings | ({"temperature": None} if choice else {}), more)
+
+    def draw(
+        self, kind: str, label: str, problems: Stage, trained: Stage | None, settings: dict[str, Any], more: dict[str, Stage]
+    ) -> Stage:
+        """A stage that draws samples."""
         s = self.recipe.sampling
         config = {
             "model": self.model.fingerprint, "dtype": self.recipe.model.dtype, "engine": s.engine,
@@ -96,11 +105,11 @@ class Builder:
             "shard_size": s.shard_size, "max_model_len": s.max_model_len, "offset": 0, "count": None,
             "adapter": self.recipe.training.adapter if trained else None, "seed": self.recipe.seed, **settings,
         }
-        inputs = {"problems": problems} | ({"model": trained} if trained else {}) | (more or {})
+        inputs = {"problems": problems} | ({"model": trained} if trained else {}) | more
         threads = self.recipe.executor.threads
         rank = 0 if self.full else self.recipe.training.lora.r  # the engine makes room for adapters from the start
         hints = {"threads": threads, "gpu_memory": s.gpu_memory, "lora_rank": rank}
-        return self.add(Stage("sample", label, config, inputs, {"base": str(self.model.path)}, hints))
+        return self.add(Stage(kind, label, config, inputs, {"base": str(self.model.path)}, hints))
 
     def verify(self, label: str, problems: Stage, samples: Stage, mode: str) -> Stage:
         rewards = self.recipe.rewards
@@ -127,12 +136,22 @@ class Builder:
     def training_hints(self) -> dict[str, Any]:
         return {"train_threads": cores(), "checkpoint_every": self.recipe.training.checkpoint_every}
 
-    def train(self, label: str, rows: dict[str, Stage], trained: Stage | None) -> Stage:
-        """Training on `rows`: examples, or pairs with their reference."""
-        training = self.recipe.training.model_dump(exclude={"checkpoint_every", "rl"})
+    def training_config(self, *unread: str) -> dict[str, Any]:
+        """The `training` section as a stage reads it: without the keys that it does not read, and without those that say
+        nothing at their default, so that artefacts keep their keys when new ones come."""
+        training = self.recipe.training
+        silent = {"steps"} if training.steps is None else set[str]()
+        silent |= {"infinite"} if training.schedule != "infinite" else set()
+        return training.model_dump(exclude={"checkpoint_every", *unread, *silent})
+
+    def train(
+        self, label: str, rows: dict[str, Stage], trained: Stage | None, online: dict[str, Any] | None = None
+    ) -> Stage:
+        """Training on `rows`: examples, or pairs with their reference. `online`: its place in one long training."""
+        training = self.training_config("rl")
         config = {
             "training": training, "model": self.model.fingerprint, "dtype": self.recipe.model.dtype,
-            "seed": self.recipe.seed,
+            "seed": self.recipe.seed, **({"online": online} if online else {}),
         }
         inputs = rows | ({"model": trained} if trained else {})
         return self.add(Stage("train", label, config, inputs, {"base": str(self.model.path)}, self.training_hints()))
@@ -142,7 +161,7 @@ class Builder:
     ) -> Stage:
         """Training that draws its own samples; a reward model shapes their rewards."""
         recipe, s = self.recipe, self.recipe.sampling
-        training = recipe.training.model_dump(exclude={"checkpoint_every", "dpo"})
+        training = self.training_config("dpo")
         kept = ("engine", "temperature", "n", "max_tokens", "stop", "batch_size", "max_model_len")
         config = {
             "training": training, "model": self.model.fingerprint, "dtype": recipe.model.dtype, "seed": recipe.seed,
@@ -197,24 +216,35 @@ def _iteration(b: Builder, i: int, train: Stage, latest: Stage | None, rewards: 
     if recipe.data.fresh_per_iteration:
         size = (recipe.data.train.limit or 0) // recipe.iterations.count
         slice_ = {"offset": (i - 1) * size, "count": size}
+    scheme, drawn = recipe.iterations.scheme, {"shots": [list(s) for s in shots], **slice_}
+    start = latest if scheme == "iterative_rft" or recipe.iterations.online else b.initial
+    # online reinforcement learning and the sweep need the reward model before the iteration has samples
+    if rewards.due and (recipe.training.method in ONLINE or scheme == "bstar"):
+        first = b.sample(f"{label}/reward/sample", train, latest, **drawn)
+        rewards.learn(label, train, first, b.verify(f"{label}/reward/verify", train, first, recipe.rewards.mode), latest)
     if recipe.training.method in ONLINE:
-        start = latest if recipe.iterations.scheme == "iterative_rft" else b.initial
-        if rewards.due:
-            samples = b.sample(f"{label}/sample", train, latest, **slice_)
-            verdicts = b.verify(f"{label}/verify", train, samples, recipe.rewards.mode)
-            rewards.iteration(label, train, samples, verdicts, latest)
         return b.online(f"{label}/train", train, start, slice_, rewards.stage)
-    samples = b.sample(f"{label}/sample", train, latest, shots=[list(s) for s in shots], **slice_)
+    choice = plan_balance.sweep(b, label, train, latest, rewards, **drawn) if scheme == "bstar" else None
+    samples = b.sample(f"{label}/sample", train, latest, choice, **drawn)
     verdicts = b.verify(f"{label}/verify", train, samples, recipe.rewards.mode)
-    scores = rewards.iteration(label, train, samples, verdicts, latest)
+    if choice is None:
+        rewards.learn(label, train, samples, verdicts, latest)
+    scores = rewards.judge(label, train, samples, verdicts)
     if recipe.training.method == "reward_model":
         return None
-    start = latest if recipe.iterations.scheme == "iterative_rft" else b.initial
     if recipe.training.method == "dpo":
         pairs = plan_pairs.pairs(b, label, train, samples, verdicts, latest)
         rows = {"pairs": pairs, "reference": plan_pairs.reference(b, f"{label}/reference", pairs, start)}
+    elif choice:
+        rows = {"examples": plan_balance.select(b, label, train, samples, verdicts, choice, rewards)}
     else:
         steps = plan_pairs.advantages(b, label, train, samples, verdicts)
         used = scores if recipe.selection.by_reward else None
         rows = {"examples": b.select(f"{label}/select", train, samples, verdicts, steps, used)}
-    return b.train(f"{label}/train", rows, start)
+    if recipe.exploration.measure:
+        selected = {k: v for k, v in rows.items() if k == "examples"}
+        plan_balance.explore(b, label, {"problems": train, "samples": samples, "verdicts": verdicts, **selected}, rewards)
+    online = None
+    if recipe.iterations.online:
+        online = {"total": (recipe.training.steps or 0) * recipe.iterations.count, "first": i == 1}
+    return b.train(f"{label}/train", rows, start, online)

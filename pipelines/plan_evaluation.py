@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from configs.schema import BenchmarkSection, SourceSection
 from data_gen.eval_prompts import SHOTS, eval_prompt, shots_source
+from pipelines import plan_balance
 from pipelines.stage import Stage
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ def evaluate(
     """Greedy, and sampled when `evaluation.samples` > 0: sample, verify, score. Of the sampled answers of all seeds the
     votes, and the reward model's choice where there is one."""
     e, recipe = b.recipe.evaluation, b.recipe
-    prompt, more = _prompt(b, benchmark, problems)
+    prompt, examples = _prompt(b, benchmark, problems)
     runs: list[tuple[str, dict[str, Any]]] = [("greedy", {"temperature": 0.0, "top_p": 1.0, "n": 1, "seed": 0})]
     seeds = e.seeds or [recipe.seed]
     if e.samples:
@@ -29,33 +30,38 @@ def evaluate(
     for number, (name, settings) in enumerate(runs):
         label = f"{who}/{benchmark.name}/{name}"
         length = e.max_tokens or recipe.sampling.max_tokens
-        samples = b.sample(f"{label}/sample", problems, trained, more, max_tokens=length, **prompt, **settings)
+        samples = b.sample(
+            f"{label}/sample", problems, trained, examples=examples, max_tokens=length, **prompt, **settings
+        )
         verdicts = b.verify(f"{label}/verify", problems, samples, e.mode)
         shown = ("engine", "dtype", "temperature", "top_p", "n", "max_tokens", "stop", "seed")
         config = {
             "benchmark": benchmark.name, "mode": e.mode, "prompt": samples.config["prompt"],
             "sampling": {k: samples.config[k] for k in shown}, "seed": recipe.seed,
         }
-        b.add(Stage("score", label, config, {"problems": problems, "samples": samples, "verdicts": verdicts}))
+        inputs = {"problems": problems, "samples": samples, "verdicts": verdicts}
+        b.add(Stage("score", label, config, inputs))
         if number:
             sampled[f"verdicts{number}"] = verdicts
             rewards.evaluate(label, f"{benchmark.name}/{name}", problems, samples, verdicts)
+            if recipe.exploration.measure and not (rewards.stage is None and plan_balance.waits(b)):
+                plan_balance.explore(b, label, inputs, rewards)
     if sampled:
         config = {"seeds": seeds, "seed": recipe.seed}
         b.add(Stage("votes", f"{who}/{benchmark.name}/votes", config, {"problems": problems, **sampled}))
 
 
-def _prompt(b: Builder, benchmark: BenchmarkSection, problems: Stage) -> tuple[dict[str, Any], dict[str, Stage]]:
+def _prompt(b: Builder, benchmark: BenchmarkSection, problems: Stage) -> tuple[dict[str, Any], Stage | None]:
     """Settings of sampling that a prompt by name replaces, and the stage of the worked examples where there are any."""
     e, source = b.recipe.evaluation, benchmark.source
     named = eval_prompt(e.prompt, source.source) if e.prompt else None
     settings = {"prompt": named.section.model_dump(), "stop": named.stop} if named else {}
     if e.shots == 0 or (e.shots is None and e.prompt != "few_shot"):
-        return settings, {}
+        return settings, None
     if e.shots_file is not None:
         pool, count = b.problems("problems/shots", SourceSection(source="jsonl", path=e.shots_file)), e.shots
     else:
         pool = b.problems(f"problems/{benchmark.name}-training", shots_source(source))
         count = e.shots or SHOTS[source.source]
     config = {"count": count, "given": e.shots_file is not None}
-    return settings, {"shots": b.add(Stage("shots", f"shots/{benchmark.name}", config, {"pool": pool, "problems": problems}))}
+    return settings, b.add(Stage("shots", f"shots/{benchmark.name}", config, {"pool": pool, "problems": problems}))

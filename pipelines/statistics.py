@@ -99,3 +99,13 @@ def _resampled(values: Sequence[float], seed: int, rounds: int) -> list[float]:
     rng = random.Random(seed)
     n = len(values)
     return [sum(rng.choices(values, k=n)) / n for _ in range(rounds)]
+
+
+def mean_interval(values: Sequence[float], z: float = Z95) -> tuple[float, float, float]:
+    """Mean with its normal interval over problems: for figures that are averages themselves, in large numbers."""
+    if not values:
+        raise ValueError("no problems: an interval needs at least one")
+    n = len(values)
+    mean = math.fsum(values) / n
+    half = z * math.sqrt(math.fsum((v - mean) ** 2 for v in values) / max(1, n - 1) / n)
+    return mean, mean - half, mean + half

@@ -56,14 +56,14 @@ class SelectStage:
             if steps is not None:
                 unique = [s for s in unique if s.id in steps]
             chosen = at_most(unique, config["max_per_problem"], rank)
-            examples = [_from_sample(encoder, s, problems[s.problem]) for s in chosen]
+            examples = [from_sample(encoder, s, problems[s.problem]) for s in chosen]
             if steps is not None:
                 temperature = config["advantage_weights"]
                 examples = [_weighted(e, steps[s.id], temperature) for e, s in zip(examples, chosen, strict=True)]
             sampled = {s.problem for s in samples}
             if config["include_human"]:
-                examples += [_from_human(encoder, p) for p in problems.values() if p.solution and p.id in sampled]
-            _check(task, examples, len(samples), len(correct))
+                examples += [from_human(encoder, p) for p in problems.values() if p.solution and p.id in sampled]
+            check_enough(task, examples, len(samples), len(correct))
             write_rows(task.artefact.part(shard), examples, Example)
             return ShardResult(
                 rows=len(examples),
@@ -103,7 +103,8 @@ def _voted(verdicts: Sequence[VerdictRow], scores: dict[str, Score], alpha: floa
     return voted(extracted, {v.sample: v.problem for v in verdicts}, weight)
 
 
-def _check(task: Task, examples: Sequence[Example], samples: int, correct: int) -> None:
+def check_enough(task: Task, examples: Sequence[Example], samples: int, correct: int) -> None:
+    """Raises RatchetError when there are fewer examples than the recipe asks for."""
     if len(examples) < task.config["min_examples"]:
         raise RatchetError(
             f"{task.label}: {len(examples)} examples selected from {samples} samples ({correct} correct), fewer than "
@@ -127,7 +128,7 @@ def _weighted(example: Example, steps: Sequence[Step], temperature: float) -> Ex
     )
 
 
-def _from_sample(encoder: PromptEncoder, sample: Sample, problem: Problem) -> Example:
+def from_sample(encoder: PromptEncoder, sample: Sample, problem: Problem) -> Example:
     """The sample after the plain prompt, even if it was drawn after worked examples."""
     return Example(
         id=f"{sample.id}/example", parents=[sample.id, f"{sample.id}/verdict"], stage="select",
@@ -136,7 +137,8 @@ def _from_sample(encoder: PromptEncoder, sample: Sample, problem: Problem) -> Ex
     )
 
 
-def _from_human(encoder: PromptEncoder, problem: Problem) -> Example:
+def from_human(encoder: PromptEncoder, problem: Problem) -> Example:
+    """The solution that came with the problem."""
     text = strip_calculator_marks(problem.solution or "")
     return Example(
         id=f"{problem.id}#human/example", parents=[problem.id], stage="select", problem=problem.id,
