@@ -97,13 +97,20 @@ class Builder:
     def select(
         self, label: str, problems: Stage, samples: Stage, verdicts: Stage, steps: Stage | None = None
     ) -> Stage:
+        inputs = {"problems": problems, "samples": samples, "verdicts": verdicts} | ({"steps": steps} if steps else {})
+        return self._select(label, inputs)
+
+    def human(self, label: str, problems: Stage, slice_: dict[str, Any]) -> Stage:
+        """Selection of the solutions that came with the problems alone: nothing is sampled for it."""
+        return self._select(label, {"problems": problems}, offset=0, count=None, **slice_)
+
+    def _select(self, label: str, inputs: dict[str, Stage], **settings: Any) -> Stage:
         section = self.recipe.selection
-        limit = 1 if self.recipe.iterations.scheme == "star" else section.max_per_problem
+        limit = min(1, section.max_per_problem) if self.recipe.iterations.scheme == "star" else section.max_per_problem
         config = {
             **section.model_dump(), "max_per_problem": limit, "prompt": self.recipe.data.prompt.model_dump(),
-            "model": self.model.fingerprint, "seed": self.recipe.seed,
+            "model": self.model.fingerprint, "seed": self.recipe.seed, **settings,
         }
-        inputs = {"problems": problems, "samples": samples, "verdicts": verdicts} | ({"steps": steps} if steps else {})
         return self.add(Stage("select", label, config, inputs, {"base": str(self.model.path)}))
 
     def training_hints(self) -> dict[str, Any]:
@@ -123,6 +130,8 @@ class Builder:
         """Training that draws its own samples."""
         recipe, s = self.recipe, self.recipe.sampling
         training = recipe.training.model_dump(exclude={"checkpoint_every", "dpo"})
+        if not recipe.training.rl.step_rollouts:
+            del training["rl"]["step_rollouts"]  # keys are those of recipes from before this setting
         kept = ("engine", "temperature", "n", "max_tokens", "stop", "batch_size", "max_model_len")
         config = {
             "training": training, "model": self.model.fingerprint, "dtype": recipe.model.dtype, "seed": recipe.seed,
@@ -189,6 +198,9 @@ def _iteration(b: Builder, i: int, train: Stage, latest: Stage | None) -> Stage:
     if recipe.training.method in ONLINE:
         start = latest if recipe.iterations.scheme == "iterative_rft" else b.initial
         return b.online(f"{label}/train", train, start, slice_)
+    if recipe.training.method == "sft" and not recipe.selection.max_per_problem:
+        start = latest if recipe.iterations.scheme == "iterative_rft" else b.initial
+        return b.train(f"{label}/train", {"examples": b.human(f"{label}/select", train, slice_)}, start)
     samples = b.sample(f"{label}/sample", train, latest, shots=[list(s) for s in shots], **slice_)
     verdicts = b.verify(f"{label}/verify", train, samples, recipe.rewards.mode)
     start = latest if recipe.iterations.scheme == "iterative_rft" else b.initial
