@@ -13,9 +13,9 @@ from torch.nn.functional import log_softmax
 from transformers import AutoModelForCausalLM
 
 from configs.schema import TrainingSection
+from tests.trainers.test_policy_gradient import gradients, make_groups, make_trainer
 from trainers.estimators import token_advantages
 from trainers.rollouts import Group, Trajectory, advantages_of_tokens, useful
-from tests.trainers.test_policy_gradient import gradients, make_groups, make_trainer
 
 REINFORCE = TrainingSection.model_validate({"method": "reinforce"})
 
