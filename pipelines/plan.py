@@ -102,7 +102,7 @@ class Builder:
 
     def human(self, label: str, problems: Stage, slice_: dict[str, Any]) -> Stage:
         """Selection of the solutions that came with the problems alone: nothing is sampled for it."""
-        return self._select(label, {"problems": problems}, offset=0, count=None, **slice_)
+        return self._select(label, {"problems": problems}, **{"offset": 0, "count": None, **slice_})
 
     def _select(self, label: str, inputs: dict[str, Stage], **settings: Any) -> Stage:
         section = self.recipe.selection
