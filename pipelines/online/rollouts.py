@@ -28,6 +28,7 @@ from rewards.shaping import Scorer, shaped_reward
 from trainers.rollouts import Greedy, Group, Trajectory
 
 _GREEDY = "/greedy"
+Name = tuple[str, int]  # of a completion: its request and its number
 
 
 @dataclass
@@ -43,15 +44,17 @@ class Round:
 
 class Collector:
     """Draws and judges samples. `sampling` and `rewards` are the recipe's sections as plain data; `seed` derives the
-    seed of a sample from its step, problem and number. A `scorer` (a reward model) makes the reward a shaped one."""
+    seed of a sample from its step, problem and number. A `scorer` (a reward model) makes the reward a shaped one, with
+    `alpha` as its scale."""
 
     def __init__(
         self, engine: Engine, encoder: PromptEncoder, pool: VerifierPool, problems: Mapping[str, Problem],
         settings: TrainingSection, sampling: Mapping[str, Any], rewards: Mapping[str, Any], seed: Any,
-        scorer: Scorer | None = None,
+        scorer: Scorer | None = None, alpha: float = 0.5,
     ) -> None:  # fmt: skip
         self.engine, self.encoder, self.pool, self.problems = engine, encoder, pool, problems
-        self.settings, self.sampling, self.rewards, self.seed, self.scorer = settings, sampling, rewards, seed, scorer
+        self.settings, self.sampling, self.rewards, self.seed = settings, sampling, rewards, seed
+        self.scorer, self.alpha = scorer, alpha
 
     def collect(self, step: int, number: int, problems: Sequence[str], journal: Journal) -> Round:
         """Round `number` of step `step`: samples of `problems`, and their greedy completions where the method needs
@@ -59,13 +62,14 @@ class Collector:
         requests = [r for p in problems for r in self._requests(step, p)]
         result = Round()
         judged = self.judged(number, requests, journal, result.seconds)
-        self._assemble(result, problems, requests, judged)
+        scores = self.scores(requests, judged, result.seconds)
+        self._assemble(result, problems, requests, judged, scores)
         return result
 
     def judged(
         self, number: int | str, requests: Sequence[Request], journal: Journal, seconds: dict[str, float],
         whole: Callable[[Completion], Completion] = lambda c: c,
-    ) -> dict[tuple[str, int], tuple[Completion, str]]:
+    ) -> dict[Name, tuple[Completion, str]]:
         """Completions of `requests` with their outcomes, by request and index: from the journal's round `number`, the rest
         drawn. `whole` makes of a completion the solution to be judged, with its problem as request. Adds to `seconds`."""
         mine = [(kind, rows) for kind, n, rows in journal.groups if n == number]
@@ -128,7 +132,7 @@ class Collector:
 
     def _assemble(
         self, result: Round, problems: Sequence[str], requests: Sequence[Request],
-        judged: Mapping[tuple[str, int], tuple[Completion, str]],
+        judged: Mapping[Name, tuple[Completion, str]], scores: Mapping[Name, float],
     ) -> None:
         """Groups from completions. An answer that could not be judged is left out: it is not a wrong one."""
         by_name = {r.id: r for r in requests}
@@ -139,31 +143,49 @@ class Collector:
             everything = [*samples, *([greedy] if greedy else [])]
             result.answers += len(everything)
             result.unjudged += sum(o in UNSCORED for _, o in everything)
-            kept = [(c, o) for c, o in samples if o not in UNSCORED]
-            if not kept or (greedy and greedy[1] in UNSCORED):
+            names = [(problem, i) for i, (_, o) in enumerate(samples) if o not in UNSCORED]
+            if not names or (greedy and greedy[1] in UNSCORED):
                 continue
-            rewards = self.rewards_of(problem, [*kept, *([greedy] if greedy else [])], result.penalties)
+            everyone = [*names, *([(problem + _GREEDY, 0)] if greedy else [])]
+            rewards = self.rewards_of(problem, everyone, judged, scores, result.penalties)
             trajectories = [
                 Trajectory(c.token_ids, c.logprobs, r, _right(c, o), c.finish_reason == "length")
-                for (c, o), r in zip(kept, rewards, strict=False)
+                for (c, o), r in zip((judged[name] for name in names), rewards, strict=False)
             ]
             baseline = Greedy(rewards[-1], len(greedy[0].token_ids)) if greedy else None
             result.groups.append(Group(problem, request.prompt_ids, trajectories, baseline))
 
-    def rewards_of(self, problem: str, judged: Sequence[tuple[Completion, str]], penalties: Counter[str]) -> list[float]:
-        """1 for right, 0 for wrong, -1 for a penalised pattern; with a scorer, the shaped reward. Greedy completions
-        are rewarded in the same way as samples."""
+    def scores(
+        self, requests: Sequence[Request], judged: Mapping[Name, tuple[Completion, str]], seconds: dict[str, float]
+    ) -> dict[Name, float]:
+        """The scorer's word on a whole round, asked for in the order of the requests: the order in which completions
+        came in must not decide which of them share a forward pass. Adds to `seconds`."""
+        if self.scorer is None:
+            return {}
+        began = time.monotonic()
+        names = [(r.id, i) for r in requests for i in range(len(r.seeds))]
+        answers = [judged[name][0] for name in names]
+        questions = [self.problems[a.request.removesuffix(_GREEDY)].question for a in answers]
+        scores = self.scorer(questions, answers)
+        seconds["score"] = time.monotonic() - began
+        return dict(zip(names, scores, strict=True))
+
+    def rewards_of(
+        self, problem: str, names: Sequence[Name], judged: Mapping[Name, tuple[Completion, str]],
+        scores: Mapping[Name, float], penalties: Counter[str],
+    ) -> list[float]:  # fmt: skip
+        """Of completions of one problem: 1 for right, 0 for wrong, -1 for a penalised pattern; with a scorer, the shaped
+        reward. Greedy completions are rewarded in the same way as samples."""
         question, wanted = self.problems[problem].question, self.settings.rl.penalties
-        if self.scorer is not None:
-            scores = self.scorer([question] * len(judged), [c.text for c, _ in judged])
-            found = [shaped_reward(s, _right(c, o)) for s, (c, o) in zip(scores, judged, strict=True)]
-        else:
-            found = [1.0 if _right(c, o) else 0.0 for c, o in judged]
-        for i, (c, _) in enumerate(judged):
+        found = []
+        for name in names:
+            c, outcome = judged[name]
+            right = _right(c, outcome)
+            found.append(shaped_reward(scores[name], right, self.alpha) if self.scorer is not None else float(right))
             reason = penalty(c.text, question, c.logprobs, c.finish_reason == "length", wanted) if wanted else None
             if reason:
                 penalties[reason] += 1
-                found[i] = -1.0
+                found[-1] = -1.0
         return found
 
 

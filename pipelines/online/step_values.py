@@ -68,9 +68,12 @@ def credit_steps(
         )
 
     judged = collector.judged(_ROUND, requests, journal, {}, whole)
-    values = {
-        name: _value(collector, state.problem, [judged[name, i] for i in range(count)]) for name, state in states.items()
-    }
+    scores = collector.scores(requests, judged, {})
+    values: dict[str, float | None] = {}
+    for name, state in states.items():  # None where no continuation could be judged
+        names = [(name, i) for i in range(count) if judged[name, i][1] not in UNSCORED]
+        rewards = collector.rewards_of(state.problem, names, judged, scores, Counter())
+        values[name] = sum(rewards) / len(rewards) if rewards else None
     credited = [_credited(g, paths.get(g.problem), values) for g in groups]
     steps = [
         s.advantages[start]
@@ -119,13 +122,6 @@ def _request(collector: Collector, step: int, name: str, state: _State, count: i
         max_tokens=sampling["max_tokens"] - len(state.ids), min_p=collector.settings.rl.min_p,
         seeds=[collector.seed("step_rollout", step, name, i) for i in range(count)],
     )
-
-
-def _value(collector: Collector, problem: str, judged: Sequence[tuple[Completion, str]]) -> float | None:
-    """Mean reward of the continuations that could be judged; None if none could."""
-    kept = [(c, o) for c, o in judged if o not in UNSCORED]
-    rewards = collector.rewards_of(problem, kept, Counter()) if kept else []
-    return sum(rewards) / len(rewards) if rewards else None
 
 
 def _credited(group: Group, paths: Sequence[_Path] | None, values: Mapping[str, float | None]) -> Group:

@@ -75,7 +75,8 @@ def test_problems_without_solutions_are_said_to_have_none(
     [
         (["selection.max_per_problem=0"], "set `include_human: true` too, or a number above 0"),
         (["selection.max_per_problem=-1"], "selection.max_per_problem"),
-        ([*HUMAN, "selection.advantage_weights=0.5"], "`max_per_problem: 0` selects none"),
+        ([*HUMAN, "selection.advantage_weights=0.5"], "`advantage_weights` have none to choose or to weigh"),
+        ([*HUMAN, "selection.prefer=reward", "reward_model.kind=outcome"], "`max_per_problem: 0` selects no sample"),
     ],
 )
 def test_nothing_to_learn_from_is_refused(tiny_recipe: Callable[..., Path], options: list[str], message: str) -> None:

@@ -153,6 +153,29 @@ def test_a_stop_string_is_no_step_and_stops_continuations_too(copier: Path, tmp_
             assert s.advantages == pytest.approx([s.reward - others] * len(s.token_ids))
 
 
+def test_a_scorer_rewards_continuations_as_whole_solutions(copier: Path, tmp_path: Path) -> None:
+    """The reward of a wrong answer is sigmoid(score) - 1, of a right one sigmoid(score); the score is the first digit."""
+    engine = Watched(open_engine(copier))
+    with VerifierPool(1) as pool:
+        collector = make_collector(copier, engine, pool, step_rollouts=50)
+        collector.scorer, collector.alpha = lambda _, answers: [float(a.text[0]) / 9 for a in answers], 1.0
+        journal = Journal(tmp_path / "journal.jsonl")
+        groups = collector.collect(0, 0, QUESTIONS, journal).groups
+        credited, record = credit_steps(collector, 0, groups, journal)
+    tokenizer = collector.encoder.tokenizer
+    drawn = [c for kind, number, rows in journal.groups if (kind, number) == ("drawn", "steps") for c in rows]
+    prompts = {r.id: r.prompt_ids for r in engine.requests[-1]}
+    assert record["rollouts"] == len(drawn) > 0
+    for g in credited:
+        for s in (s for s in g.samples if len(s.token_ids) == 4):
+            assert s.advantages is not None
+            state = next(name for name, ids in prompts.items() if ids == g.prompt_ids + s.token_ids[:2])
+            rest = [tokenizer.decode(c.token_ids[:-1]) for c in drawn if c.request == state]
+            score = 1 / (1 + math.exp(-float(tokenizer.decode(s.token_ids[:1])) / 9))
+            value = sum(score - (text != "7") for text in rest) / 50
+            assert s.advantages[-1] == pytest.approx(s.reward - value, abs=0.021), "or one of fifty has another form"
+
+
 @pytest.mark.parametrize(
     "options",
     [
