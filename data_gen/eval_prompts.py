@@ -12,9 +12,10 @@ from collections.abc import Sequence
 import msgspec
 
 from configs.errors import ConfigError, InputError
+from configs.evaluation import PromptName, SourceSection
 from configs.keys import derive_seed
 from configs.rows import Problem
-from configs.schema import PromptName, PromptSection, SourceSection
+from configs.schema import PromptSection
 from data_gen.decontaminate import decontaminate
 from data_gen.problems import strip_calculator_marks
 

@@ -12,8 +12,9 @@ from typing import Any
 import msgspec
 
 from configs.errors import ConfigError
+from configs.evaluation import SourceSection
 from configs.keys import content_key
-from configs.schema import ONLINE, Recipe, SourceSection
+from configs.schema import ONLINE, Recipe
 from data_gen.engine import resolve_engine
 from pipelines import plan_balance, plan_pairs
 from pipelines.files import sha256_of

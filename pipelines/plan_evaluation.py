@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from configs.schema import BenchmarkSection, SourceSection
+from configs.evaluation import BenchmarkSection, SourceSection
 from data_gen.eval_prompts import SHOTS, eval_prompt, shots_source
 from pipelines import plan_balance
 from pipelines.stage import Stage
