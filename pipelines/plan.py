@@ -198,10 +198,9 @@ def build(recipe: Recipe, model: ResolvedModel) -> Plan:
     benchmarks = [(x, b.problems(f"problems/{x.name}", x.source)) for x in recipe.evaluation.benchmarks]
     rewards = RewardModel(b)
     given = rewards.stage is not None
-    initial = "initial" if count else model.label  # an iteration of another run is not one of this run's
     if recipe.evaluation.initial:
         for benchmark, problems in benchmarks:
-            evaluate(b, initial, benchmark, problems, b.initial, rewards)
+            evaluate(b, model.label, benchmark, problems, b.initial, rewards)
     trained: list[Stage] = []
     if count:
         train = b.problems("problems/train", data.train)
@@ -213,7 +212,7 @@ def build(recipe: Recipe, model: ResolvedModel) -> Plan:
             stage = _iteration(b, i, train, trained[-1] if trained else b.initial, rewards)
             for benchmark, problems in benchmarks:
                 if i == 1 and not given and rewards.stage is not None and recipe.evaluation.initial:
-                    evaluate(b, initial, benchmark, problems, b.initial, rewards)
+                    evaluate(b, model.label, benchmark, problems, b.initial, rewards)
                 if stage is not None:
                     evaluate(b, f"iteration{i}", benchmark, problems, stage, rewards)
             trained += [stage] if stage is not None else []

@@ -107,13 +107,6 @@ def test_settings_that_do_not_fit(setting: list[str], message: str):
         plan_of(*setting)
 
 
-def test_the_first_model_of_a_run_that_goes_on_from_another_is_not_called_its_iteration():
-    recipe = resolve(load_recipe("demo", ["iterations.count=2", "model.dtype=float32", "sampling.engine=transformers"]))
-    plan = build(recipe, ResolvedModel("x@2", Path("/nowhere"), "f" * 32, "a" * 32, "iteration2"))
-    labels = [s.label for s in plan.stages if s.kind == "score"]
-    assert labels == [f"{who}/word-problems/greedy" for who in ("initial", "iteration1", "iteration2")]
-
-
 # --- another run's reward model -------------------------------------------------------------------
 
 WANTED = ("evaluation.samples=4", "reward_model.kind=outcome")
