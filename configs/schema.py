@@ -6,7 +6,8 @@ recipe in a run folder says what was really done.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -31,9 +32,12 @@ class ModelSection(Section):
 
 
 class SourceSection(Section):
-    """Where problems come from. `levels` and `max_number` belong to `procedural`, `path` to `jsonl`."""
+    """Where problems come from. `levels` and `max_number` belong to `procedural`, `path` to `jsonl`.
 
-    source: Literal["gsm8k", "math", "math500", "jsonl", "procedural"] = "procedural"
+    `validation` are the problems that `data.validation` takes out of the training problems.
+    """
+
+    source: Literal["gsm8k", "math", "math500", "jsonl", "procedural", "validation"] = "procedural"
     split: Literal["train", "test"] = "train"
     limit: Positive | None = None
     offset: Annotated[int, Field(ge=0)] = 0
@@ -50,6 +54,9 @@ class SourceSection(Section):
             raise ValueError("source `procedural` is endless: set `limit`")
         if self.source != "procedural" and (self.levels or self.max_number):
             raise ValueError("`levels` and `max_number` belong to source `procedural` only")
+        chosen = self.split != "train" or self.limit is not None or self.offset or self.seed is not None
+        if self.source == "validation" and chosen:
+            raise ValueError("source `validation` takes no other key: `data.validation` says how many problems it has")
         return self
 
 
@@ -76,15 +83,25 @@ class DataSection(Section):
     """Training problems, the prompt, and the protection of the evaluation sets.
 
     With `fresh_per_iteration`, iteration i samples the i-th slice of `train.limit` / `iterations.count`
-    problems instead of all of them each time.
+    problems instead of all of them each time. `validation` problems are taken out of the training problems, by a seeded
+    hash of their text, and are the source `validation` of benchmarks.
     """
 
     train: SourceSection = SourceSection(source="procedural", limit=256)
     prompt: PromptSection = PromptSection()
+    validation: Annotated[int, Field(ge=0)] = 0
     fresh_per_iteration: bool = False
     decontaminate: bool = True
     ngram: Positive = 13
     lcs_ratio: Fraction = 0.6
+
+    @model_validator(mode="after")
+    def _validation_fits(self) -> DataSection:
+        if self.validation and not self.decontaminate:
+            raise ValueError("`validation` needs `decontaminate: true`, which keeps those problems out of the training")
+        if self.train.source == "validation":
+            raise ValueError("source `validation` is for `evaluation.benchmarks`: training must not see it")
+        return self
 
 
 class SamplingSection(Section):
@@ -94,13 +111,14 @@ class SamplingSection(Section):
     which sequences are decoded together, so it is part of what an artefact is.
 
     `shots` are worked examples (question, solution) shown before each question in the first `shots_iterations`
-    iterations, as STaR does: the model learns to answer so without them.
+    iterations, as STaR does: the model learns to answer so without them. With `n: 0` nothing is drawn, and the solutions
+    that came with the problems are learned (`selection.include_human`).
     """
 
     engine: Literal["auto", "transformers", "vllm"] = "auto"
     temperature: Annotated[float, Field(ge=0.0, le=5.0)] = 1.0
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    n: Positive = 4
+    n: Annotated[int, Field(ge=0)] = 4
     max_tokens: Positive = 256
     batch_size: Positive = 128
     shard_size: Positive = 64
@@ -298,10 +316,14 @@ class TrainingSection(Section):
 
 
 class BenchmarkSection(Section):
-    """One evaluation set; `name` labels it in reports and folders."""
+    """One evaluation set; `name` labels it in reports and folders.
+
+    `when`: `each` model of the run is measured on it, or only the initial and the last one, at the `end` of the run.
+    """
 
     name: Annotated[str, Field(pattern=r"^[^/]+$")]
     source: SourceSection
+    when: Literal["each", "end"] = "each"
 
 
 class EvaluationSection(Section):
@@ -345,6 +367,40 @@ class ExecutorSection(Section):
     address: str | None = None
 
 
+# What a phase may change; and of these sections, what belongs to the whole run all the same.
+PHASED = ("data", "sampling", "rewards", "selection", "pairs", "rollouts", "training", "iterations")
+UNPHASED = {
+    "data": ("prompt", "validation", "decontaminate", "ngram", "lcs_ratio"), "sampling": ("engine",),
+    "training": ("adapter", "lora"),
+}  # fmt: skip
+
+
+class PhaseSection(BaseModel):
+    """One part of a run that goes on from the weights of the part before: a name, and the settings that differ from the
+    recipe's, in their sections (`PHASED`). `configs.phases` makes a recipe of it, which is validated as such."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: Annotated[str, Field(pattern=r"^[a-z]([a-z0-9_]*[a-z])?$")]  # iterations are numbered: sft, rft1, rft2
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings that differ, by section."""
+        return dict(self.model_extra or {})
+
+    @model_validator(mode="after")
+    def _of_a_phase(self) -> PhaseSection:
+        for section, keys in self.settings.items():
+            if section in Recipe.model_fields and section not in PHASED:
+                raise ValueError(f"`{section}` belongs to the whole run: set it beside `phases`, not in phase `{self.name}`")
+            if keys is not None and section in PHASED and not isinstance(keys, Mapping):
+                raise ValueError(f"`{section}` is a section with keys of its own, not {keys!r}")
+            for key in UNPHASED.get(section, ()):
+                if key in (keys or {}):
+                    raise ValueError(f"`{section}.{key}` belongs to the whole run, not to phase `{self.name}`")
+        return self
+
+
 class Recipe(Section):
     """A self-improvement pipeline. `track: trackio` copies metrics to Trackio (extra `track`) besides metrics.jsonl."""
 
@@ -361,7 +417,36 @@ class Recipe(Section):
     training: TrainingSection = TrainingSection()
     evaluation: EvaluationSection = EvaluationSection()
     iterations: IterationsSection = IterationsSection()
+    phases: list[PhaseSection] = []
     executor: ExecutorSection = ExecutorSection()
+
+    @model_validator(mode="after")
+    def _validation_exists(self) -> Recipe:
+        if not self.data.validation and any(b.source.source == "validation" for b in self.evaluation.benchmarks):
+            raise ValueError("source `validation` needs `data.validation`: how many training problems are held out")
+        return self
+
+    @model_validator(mode="after")
+    def _phases_have_names(self) -> Recipe:
+        names = [p.name for p in self.phases]
+        if len(set(names)) != len(names):
+            raise ValueError(f"the names of `phases` must differ: {names}")
+        if taken := {"initial", "problems", "iteration"} & set(names):
+            raise ValueError(f"a phase cannot be called `{taken.pop()}`, which means something else in reports")
+        return self
+
+    @model_validator(mode="after")
+    def _samples_or_solutions(self) -> Recipe:
+        if self.sampling.n or not self.iterations.count:
+            return self
+        if self.training.method != "sft" or self.selection.advantage_weights is not None or not self.selection.include_human:
+            raise ValueError(
+                "`sampling.n: 0` draws nothing: it needs `training.method: sft` and `selection.include_human: true`, "
+                "without `selection.advantage_weights`"
+            )
+        if self.iterations.count > 1 or self.data.fresh_per_iteration:
+            raise ValueError("`sampling.n: 0` has one iteration over all problems: set `iterations.count: 1`")
+        return self
 
     @model_validator(mode="after")
     def _online_can_work(self) -> Recipe:

@@ -109,6 +109,10 @@ def _rows(stage: Stage, plan: Plan, rows: dict[str, int]) -> int:
         return (min(stage.config["count"] or problems, problems)) * stage.config["n"]
     if stage.kind == "verify":
         return rows[stage.inputs["samples"].key]
+    if stage.kind == "validation":
+        return stage.config["count"]
+    if stage.kind == "select" and "samples" not in stage.inputs:
+        return rows[stage.inputs["problems"].key]
     if stage.kind == "select":
         samples = rows[stage.inputs["samples"].key]
         problems = samples // max(1, stage.inputs["samples"].config["n"])

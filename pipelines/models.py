@@ -63,25 +63,31 @@ def run_reference(run: Path, iteration: int) -> str:
 
 
 def _of_run(name: str) -> ResolvedModel:
-    """RUN@ITERATION: the base model of the run and what the iteration trained on top of it."""
-    folder, _, number = name.rpartition("@")
+    """RUN@ITERATION: the base model of the run and what the iteration trained on top of it.
+
+    Iterations are numbered through all phases; their names in reports (sft, rft2) will do as well.
+    """
+    folder, _, wanted = name.rpartition("@")
     run = Path(folder).expanduser()
     if not (run / "plan.json").is_file():
         raise InputError(f"model.name: {run} has not been started: ratchet resume {run}")
     plan = read_json(run / "plan.json")
-    trained = plan["trained"]
-    if not number.isdigit() or not 1 <= int(number) <= len(trained):
-        raise InputError(f"model.name: {run} has iterations 1 to {len(trained)}, not `{number}`")
-    key = trained[int(number) - 1]
+    labels = {s["key"]: s["label"].removesuffix("/train") for s in plan["stages"]}
+    names = {labels[key]: key for key in plan["trained"]}
+    keys = names | {str(i): key for i, key in enumerate(plan["trained"], 1)}
+    if wanted not in keys:
+        shown = f" ({', '.join(names)})" if any(not n.startswith("iteration") for n in names) else ""
+        raise InputError(f"model.name: {run} has iterations 1 to {len(plan['trained'])}{shown}, not `{wanted}`")
+    key = keys[wanted]
     if Path(plan["store"]) != store_root():
         raise InputError(f"model.name: {run} keeps its artefacts in {plan['store']}, not in {store_root()}: set RATCHET_HOME")
     if not (store_root() / "train" / key / "manifest.json").is_file():
-        raise InputError(f"model.name: iteration {number} of {run} is not finished: ratchet resume {run}")
+        raise InputError(f"model.name: iteration {wanted} of {run} is not finished: ratchet resume {run}")
     base = ModelSection.model_validate(yaml.safe_load((run / "recipe.yaml").read_text())["model"])
     resolved = resolve_model(base)
     if resolved.trained is not None:
         raise InputError(f"model.name: {run} itself began from {base.name}: only one run deep is supported")
-    return msgspec.structs.replace(resolved, name=name, trained=key, label=f"iteration{number}")
+    return msgspec.structs.replace(resolved, name=name, trained=key, label=labels[key])
 
 
 def _bundled(short: str) -> ResolvedModel:

@@ -1,7 +1,7 @@
 """From a recipe to the graph of its stages.
 
 `resolve` replaces every `auto` by what it means on this machine; `build` lays out the stages in the order in
-which they run. Keys follow from content, so the plan knows what is cached before anything runs.
+which they run, phase after phase. Keys follow from content, so the plan knows what is cached before anything runs.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import msgspec
 
 from configs.errors import ConfigError
 from configs.keys import content_key
+from configs.phases import model_names, phases_of
 from configs.schema import ONLINE, BenchmarkSection, Recipe, SourceSection
 from data_gen.engine import resolve_engine
 from pipelines import plan_pairs
@@ -35,8 +36,10 @@ def resolve(recipe: Recipe) -> Recipe:
     """The recipe with engine, dtype and threads settled for this machine, and local paths made absolute, so that
     a resume from another folder finds the same files."""
     data = recipe.model_dump()
-    for source in (data["data"]["train"], *(b["source"] for b in data["evaluation"]["benchmarks"])):
-        source["path"] = source["path"] and str(Path(source["path"]).expanduser().absolute())
+    phases = [(phase.get("data") or {}).get("train") or {} for phase in data["phases"]]
+    for source in (data["data"]["train"], *(b["source"] for b in data["evaluation"]["benchmarks"]), *phases):
+        if source.get("path"):
+            source["path"] = str(Path(source["path"]).expanduser().absolute())
     if (folder := Path(recipe.model.name).expanduser()).exists():
         data["model"]["name"] = str(folder.absolute())
     data["sampling"]["engine"] = resolve_engine(recipe.sampling.engine)
@@ -47,13 +50,12 @@ def resolve(recipe: Recipe) -> Recipe:
 
 
 class Builder:
-    """Makes the stages of one recipe."""
+    """Makes the stages of one recipe and appends them to `stages`. `initial`: what trained the weights that the recipe
+    starts from, None for the base model."""
 
-    def __init__(self, recipe: Recipe, model: ResolvedModel) -> None:
-        self.recipe, self.model = recipe, model
-        self.stages: list[Stage] = []
+    def __init__(self, recipe: Recipe, model: ResolvedModel, stages: list[Stage], initial: Stage | None) -> None:
+        self.recipe, self.model, self.stages, self.initial = recipe, model, stages, initial
         self.full = recipe.training.adapter == "full"
-        self.initial = Stage("train", model.label, {}, given_key=model.trained) if model.trained else None
 
     def add(self, stage: Stage) -> Stage:
         """Append a stage unless one of the same key is there already."""
@@ -95,15 +97,18 @@ class Builder:
         return self.add(Stage("verify", label, config, {"problems": problems, "samples": samples}))
 
     def select(
-        self, label: str, problems: Stage, samples: Stage, verdicts: Stage, steps: Stage | None = None
-    ) -> Stage:
+        self, label: str, problems: Stage, samples: Stage | None = None, verdicts: Stage | None = None,
+        steps: Stage | None = None,
+    ) -> Stage:  # fmt: skip
+        """Examples from right samples; without samples, from the solutions that came with the problems."""
         section = self.recipe.selection
         limit = 1 if self.recipe.iterations.scheme == "star" else section.max_per_problem
         config = {
             **section.model_dump(), "max_per_problem": limit, "prompt": self.recipe.data.prompt.model_dump(),
             "model": self.model.fingerprint, "seed": self.recipe.seed,
         }
-        inputs = {"problems": problems, "samples": samples, "verdicts": verdicts} | ({"steps": steps} if steps else {})
+        given = {"problems": problems, "samples": samples, "verdicts": verdicts, "steps": steps}
+        inputs = {name: stage for name, stage in given.items() if stage is not None}
         return self.add(Stage("select", label, config, inputs, {"base": str(self.model.path)}))
 
     def training_hints(self) -> dict[str, Any]:
@@ -157,30 +162,67 @@ class Builder:
 
 
 def build(recipe: Recipe, model: ResolvedModel) -> Plan:
-    """The stages of a resolved recipe: evaluate the initial model, then sample, verify, select, train, evaluate."""
-    b = Builder(recipe, model)
-    data, count = recipe.data, recipe.iterations.count
-    benchmarks = [(x, b.problems(f"problems/{x.name}", x.source)) for x in recipe.evaluation.benchmarks]
+    """The stages of a resolved recipe: evaluate the initial model, then, phase by phase, sample, verify, select, train,
+    evaluate; and at the end what is measured once."""
+    initial = Stage("train", model.label, {}, given_key=model.trained) if model.trained else None
+    whole = Builder(recipe, model, [], initial)
+    sets = _evaluation_sets(whole)
+    each = [(x, problems) for x, problems in sets if x.when == "each"]
     if recipe.evaluation.initial:
-        for benchmark, problems in benchmarks:
-            b.evaluate(model.label, benchmark, problems, b.initial)
+        for benchmark, problems in each:
+            whole.evaluate(model.label, benchmark, problems, initial)
     trained: list[Stage] = []
-    if count:
-        train = b.problems("problems/train", data.train)
-        if data.decontaminate and benchmarks:
-            evals = {f"eval{i}": problems for i, (_, problems) in enumerate(benchmarks)}
-            config = {"ngram": data.ngram, "lcs_ratio": data.lcs_ratio}
-            train = b.add(Stage("decontaminate", "problems/clean", config, {"train": train, **evals}))
-        for i in range(1, count + 1):
-            trained.append(_iteration(b, i, train, trained[-1] if trained else b.initial))
-            for benchmark, problems in benchmarks:
-                b.evaluate(f"iteration{i}", benchmark, problems, trained[-1])
-    return Plan(recipe, model, b.stages, trained)
+    last, latest = model.label, initial
+    for name, phase in phases_of(recipe):
+        b = Builder(phase, model, whole.stages, latest)
+        if not phase.iterations.count:
+            continue
+        problems = _training_problems(b, name, sets, whole)
+        for i, label in enumerate(model_names(name, phase.iterations.count), 1):
+            last, latest = label, _iteration(b, i, label, problems, latest)
+            trained.append(latest)
+            for benchmark, asked in each:
+                whole.evaluate(label, benchmark, asked, latest)
+    for benchmark, problems in ((x, problems) for x, problems in sets if x.when == "end"):
+        if recipe.evaluation.initial or not trained:
+            whole.evaluate(model.label, benchmark, problems, initial)
+        if trained:
+            whole.evaluate(last, benchmark, problems, latest)
+    return Plan(recipe, model, whole.stages, trained)
 
 
-def _iteration(b: Builder, i: int, train: Stage, latest: Stage | None) -> Stage:
+def _evaluation_sets(b: Builder) -> list[tuple[BenchmarkSection, Stage]]:
+    """The benchmarks with their problems."""
+    return [
+        (x, _validation(b) if x.source.source == "validation" else b.problems(f"problems/{x.name}", x.source))
+        for x in b.recipe.evaluation.benchmarks
+    ]
+
+
+def _validation(b: Builder) -> Stage:
+    """Training problems of the whole run that are held out."""
+    train = b.problems("problems/train", b.recipe.data.train)
+    config = {"count": b.recipe.data.validation, "seed": b.recipe.seed}
+    return b.add(Stage("validation", "problems/validation", config, {"train": train}))
+
+
+def _training_problems(b: Builder, phase: str, sets: list[tuple[BenchmarkSection, Stage]], whole: Builder) -> Stage:
+    """Problems to train on: none that any evaluation set of the run contains."""
+    data = b.recipe.data
+    own = phase if data.train != whole.recipe.data.train else ""
+    train = b.problems(f"problems/{own or 'train'}", data.train)
+    held = {f"eval{i}": problems for i, (_, problems) in enumerate(sets)}
+    if data.validation and not any(x.source.source == "validation" for x, _ in sets):
+        held["validation"] = _validation(whole)
+    if not (data.decontaminate and held):
+        return train
+    config = {"ngram": data.ngram, "lcs_ratio": data.lcs_ratio}
+    return b.add(Stage("decontaminate", f"problems/{own + '-' if own else ''}clean", config, {"train": train, **held}))
+
+
+def _iteration(b: Builder, i: int, label: str, train: Stage, latest: Stage | None) -> Stage:
     """One iteration on the latest weights; its training stage."""
-    recipe, label = b.recipe, f"iteration{i}"
+    recipe = b.recipe
     shots = recipe.sampling.shots if i <= recipe.sampling.shots_iterations else []
     slice_: dict[str, Any] = {}
     if recipe.data.fresh_per_iteration:
@@ -189,6 +231,8 @@ def _iteration(b: Builder, i: int, train: Stage, latest: Stage | None) -> Stage:
     if recipe.training.method in ONLINE:
         start = latest if recipe.iterations.scheme == "iterative_rft" else b.initial
         return b.online(f"{label}/train", train, start, slice_)
+    if not recipe.sampling.n:
+        return b.train(f"{label}/train", {"examples": b.select(f"{label}/select", train)}, latest)
     samples = b.sample(f"{label}/sample", train, latest, shots=[list(s) for s in shots], **slice_)
     verdicts = b.verify(f"{label}/verify", train, samples, recipe.rewards.mode)
     start = latest if recipe.iterations.scheme == "iterative_rft" else b.initial

@@ -16,7 +16,7 @@ import typer.main
 import yaml
 
 from configs.load import find_recipe, load_recipe, shipped, valid_keys, validate
-from configs.schema import Recipe
+from configs.schema import BenchmarkSection, PhaseSection, Recipe
 from data_gen.problems import load_problems
 from pipelines.cli import app
 
@@ -112,10 +112,15 @@ def test_recipes_page_lists_every_key_with_its_default() -> None:
     defaults = Recipe().model_dump(mode="json")
     leaves = [k for k in keys if not any(other.startswith(f"{k}.") for other in keys) or k == "evaluation.benchmarks"]
     assert sorted(rows) == sorted(leaves)
+    items = {"phases": PhaseSection, "evaluation.benchmarks": BenchmarkSection}  # of lists, which are empty by default
     for key, shown in rows.items():
+        section, _, name = key.rpartition(".")
         value: Any = defaults
-        for part in key.split("."):
-            value = value[part] if isinstance(value, dict) else "required"
+        for part in key.split(".") if section not in items else ():
+            value = value[part]
+        if section in items:
+            field = items[section].model_fields[name]
+            value = "required" if field.is_required() else field.default
         assert shown == (value if value == "required" else json.dumps(value)), key
 
 

@@ -1,4 +1,5 @@
-"""Selection of training examples by rejection sampling. Inputs: problems, samples, verdicts, optionally steps.
+"""Selection of training examples by rejection sampling. Inputs: problems, samples, verdicts, optionally steps; or
+problems alone, whose own solutions are taken.
 
 With steps, only samples whose steps were valued are chosen, and their tokens are weighed by advantage.
 """
@@ -11,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from configs.errors import RatchetError
+from configs.errors import InputError, RatchetError
 from configs.rows import Example, Problem, Sample, Step, VerdictRow
 from configs.schema import PromptSection
 from data_gen.problems import strip_calculator_marks
@@ -40,8 +41,9 @@ class SelectStage:
 
         def run(shard: int, report: Report) -> ShardResult:
             problems: dict[str, Problem] = {p.id: p for p in task.rows("problems", Problem)}
-            samples: list[Sample] = task.rows("samples", Sample)
-            verdicts: list[VerdictRow] = task.rows("verdicts", VerdictRow)
+            drawn = "samples" in task.inputs
+            samples: list[Sample] = task.rows("samples", Sample) if drawn else []
+            verdicts: list[VerdictRow] = task.rows("verdicts", VerdictRow) if drawn else []
             correct = {v.sample for v in verdicts if v.outcome == "correct"}
             unique = unique_correct(samples, correct)
             steps = _steps(task)
@@ -52,7 +54,7 @@ class SelectStage:
             if steps is not None:
                 temperature = config["advantage_weights"]
                 examples = [_weighted(e, steps[s.id], temperature) for e, s in zip(examples, chosen, strict=True)]
-            sampled = {s.problem for s in samples}
+            sampled = {s.problem for s in samples} if drawn else set(problems)
             if config["include_human"]:
                 examples += [_from_human(encoder, p) for p in problems.values() if p.solution and p.id in sampled]
             _check(task, examples, len(samples), len(correct))
@@ -73,6 +75,8 @@ class SelectStage:
 
 
 def _check(task: Task, examples: Sequence[Example], samples: int, correct: int) -> None:
+    if not examples and not samples:
+        raise InputError(f"{task.label}: no problem came with a solution to learn from (sampling.n is 0)")
     if len(examples) < task.config["min_examples"]:
         raise RatchetError(
             f"{task.label}: {len(examples)} examples selected from {samples} samples ({correct} correct), fewer than "
