@@ -12,7 +12,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from configs.errors import ConfigError
-from configs.phases import merge, phase_data
+from configs.merge import item_number, items_of, merge
+from configs.phases import phase_data
 from configs.schema import Recipe
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -85,7 +86,10 @@ def _read(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], dict[Loc
         raise ConfigError(f"{at}: `extends` goes round in a circle")
     base, base_places = _read(parent, (*above, path))
     base.pop("name", None)  # a name belongs to one recipe
-    return merge(base, data), base_places | places
+    try:
+        return merge(base, data), base_places | {_numbered(loc, base): place for loc, place in places.items()}
+    except ConfigError as e:
+        raise ConfigError(f"{path}: {e}") from None
 
 
 def validate(data: Mapping[str, Any], where: str, places: Mapping[Loc, str] | None = None) -> Recipe:
@@ -177,11 +181,9 @@ def apply_override(data: dict[str, Any], override: str) -> Loc:
     for i, part in enumerate(parts):
         last = i == len(parts) - 1
         if isinstance(node, list):
-            number = _item(node, part)
+            number = item_number(node, part)
             if number is None:
-                named = [str(x["name"]) for x in node if isinstance(x, dict) and "name" in x]
-                names = f" ({', '.join(named)})" if named else ""
-                raise ConfigError(f"override `{override}`: `{'.'.join(parts[:i])}` has items 0 to {len(node) - 1}{names}")
+                raise ConfigError(f"override `{override}`: `{'.'.join(parts[:i])}` {items_of(node)}")
             loc.append(number)
             if last:
                 node[number] = value
@@ -200,11 +202,15 @@ def apply_override(data: dict[str, Any], override: str) -> Loc:
     return tuple(loc)
 
 
-def _item(items: Sequence[Any], part: str) -> int | None:
-    """Number of the item that has this number or name."""
-    if part.isdigit():
-        return int(part) if int(part) < len(items) else None
-    return next((i for i, x in enumerate(items) if isinstance(x, dict) and x.get("name") == part), None)
+def _numbered(loc: Loc, data: Any) -> Loc:
+    """`loc` with the numbers of list items in place of their names."""
+    numbered: list[str | int] = []
+    for part in loc:
+        if isinstance(data, list) and (number := item_number(data, str(part))) is not None:
+            part = number
+        numbered.append(part)
+        data = data[part] if isinstance(data, dict | list) and (isinstance(data, list) or part in data) else None
+    return tuple(numbered)
 
 
 def _place_of(loc: Loc, places: Mapping[Loc, str]) -> str | None:

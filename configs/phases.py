@@ -1,4 +1,4 @@
-"""Runs of several phases, and the merging of settings.
+"""Runs of several phases.
 
 A phase is the recipe with some settings changed, going on from the weights that the phase before ended with: supervised
 learning first, then preference pairs, then reinforcement learning, say. What is measured and what the weights are (model,
@@ -7,22 +7,10 @@ prompt, adapter, evaluation) belongs to the whole run, so that the models of all
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
+from configs.merge import merge
 from configs.schema import PhaseSection, Recipe
-
-
-def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with the keys of `changes`, section by section; lists and values are replaced, a section left empty is not."""
-    merged = dict(base)
-    for key, value in changes.items():
-        before = merged.get(key)
-        if isinstance(before, Mapping) and isinstance(value, Mapping):
-            merged[key] = merge(before, value)
-        elif not (isinstance(before, Mapping) and value is None):
-            merged[key] = value
-    return merged
 
 
 def phase_data(recipe: Recipe, phase: PhaseSection) -> dict[str, Any]:

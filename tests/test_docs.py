@@ -16,6 +16,7 @@ import typer.main
 import yaml
 
 from configs.load import find_recipe, load_recipe, shipped, valid_keys, validate
+from configs.phases import phases_of
 from configs.schema import BenchmarkSection, PhaseSection, Recipe
 from data_gen.problems import load_problems
 from pipelines.cli import app
@@ -96,12 +97,36 @@ def test_make_targets_exist() -> None:
     assert not [where for where, name in shown if name not in targets]
 
 
-def test_recipes_named_in_the_readme_are_the_shipped_ones() -> None:
+def test_recipes_named_in_the_readme_and_after_papers_are_the_shipped_ones() -> None:
     section = (ROOT / "README.md").read_text().partition("## Recipes")[2].partition("\n## ")[0]
-    assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == shipped()
+    named = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
+    assert named == sorted(named)
+    assert sorted([*named, *after_papers()]) == shipped()
     for name in shipped():
         assert find_recipe(name).read_text().startswith("# "), f"{name}: `ratchet recipes` shows the first line"
         load_recipe(name)
+
+
+def after_papers() -> dict[str, list[tuple[str, str, str]]]:
+    """Recipe -> (key, value, source) of its table in docs/papers.md."""
+    parts = re.split(r"^### `(\w+)`$", (ROOT / "docs" / "papers.md").read_text(), flags=re.MULTILINE)
+    row = re.compile(r"^\| `([\w.]+)` \| `([^`]+)` \| (\w+) \|$", re.MULTILINE)
+    return {name: row.findall(body) for name, body in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+@pytest.mark.parametrize("name", after_papers())
+def test_tables_of_papers_are_what_the_recipes_say(name: str) -> None:
+    recipe = load_recipe(name)
+    settings = recipe.model_dump(mode="json") | {"phases": {n: r.model_dump(mode="json") for n, r in phases_of(recipe)}}
+    rows = after_papers()[name]
+    assert len(rows) > 2
+    for key, shown, source in rows:
+        value: Any = settings
+        for part in key.split("."):
+            value = value[part]
+        expected = yaml.safe_load(shown)
+        assert (float(expected) if isinstance(value, float) else expected) == value, key
+        assert source in ("code", "paper", "reports", "unknown", "ours"), key
 
 
 def test_recipes_page_lists_every_key_with_its_default() -> None:

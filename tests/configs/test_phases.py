@@ -10,7 +10,8 @@ import yaml
 
 from configs.errors import ConfigError
 from configs.load import load_recipe, shipped, validate
-from configs.phases import merge, model_names, phases_of
+from configs.merge import merge
+from configs.phases import model_names, phases_of
 from configs.schema import PHASED, UNPHASED, Recipe
 
 Write = Callable[..., str]
@@ -167,6 +168,19 @@ def test_a_file_beside_the_recipe_can_be_extended_and_errors_name_the_right_file
     assert f"{base}:3: `training.epochs`" in message
     assert f"{path}:2: `sampling.n`" in message
     assert load_recipe(path, ["training.epochs=1", "sampling.n=1"]).seed == 3
+
+
+def test_items_of_lists_are_changed_by_name_and_errors_know_where(write: Write):
+    write(TWO, "base.yaml")
+    path = write("extends: base.yaml\nphases:\n  dpo:\n    training: {epochs: 5}")
+    (_, sft), (_, dpo) = phases_of(load_recipe(path))
+    assert (sft.training.epochs, dpo.training.epochs, dpo.training.dpo.beta) == (2, 5, 0.4)
+    path = write("extends: base.yaml\nphases:\n  dpo:\n    training:\n      epochs: 0")
+    assert f"{path}:5: `phases.1.training.epochs`" in refusal(path)
+    path = write("extends: base.yaml\nphases: {rpo: {}}")
+    assert f"{path}: `phases` has items 0 to 1 (sft, dpo), not `rpo`" in refusal(path)
+    path = write("extends: base.yaml\nphases:\n  - name: only")
+    assert [name for name, _ in phases_of(load_recipe(path))] == ["only"], "a list takes the place of a list"
 
 
 @pytest.mark.parametrize(
