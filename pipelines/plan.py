@@ -32,9 +32,9 @@ class Plan(msgspec.Struct, frozen=True):
     trained: list[Stage]
 
 
-def resolve(recipe: Recipe) -> Recipe:
+def resolve(recipe: Recipe, gpu_elsewhere: bool = False) -> Recipe:
     """The recipe with engine, dtype and threads settled for this machine, and local paths made absolute, so that
-    a resume from another folder finds the same files."""
+    a resume from another folder finds the same files. `gpu_elsewhere`: settled for a machine with a GPU and vLLM."""
     data = recipe.model_dump()
     phases = [(phase.get("data") or {}).get("train") or {} for phase in data["phases"]]
     for source in (data["data"]["train"], *(b["source"] for b in data["evaluation"]["benchmarks"]), *phases):
@@ -42,8 +42,11 @@ def resolve(recipe: Recipe) -> Recipe:
             source["path"] = str(Path(source["path"]).expanduser().absolute())
     if (folder := Path(recipe.model.name).expanduser()).exists():
         data["model"]["name"] = str(folder.absolute())
-    data["sampling"]["engine"] = resolve_engine(recipe.sampling.engine)
-    data["model"]["dtype"] = resolve_dtype(recipe.model.dtype)
+    engine, dtype = recipe.sampling.engine, recipe.model.dtype
+    if gpu_elsewhere:
+        engine, dtype = ("vllm" if engine == "auto" else engine), ("bfloat16" if dtype == "auto" else dtype)
+    data["sampling"]["engine"] = engine if gpu_elsewhere else resolve_engine(engine)
+    data["model"]["dtype"] = resolve_dtype(dtype)
     if recipe.executor.threads == "auto":
         data["executor"]["threads"] = max(1, cores() // recipe.executor.workers)
     return Recipe.model_validate(data)
