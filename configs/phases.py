@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from configs.merge import merge
-from configs.schema import PhaseSection, Recipe
+from configs.phase_section import PhaseSection
+from configs.schema import Recipe
 
 
 def phase_data(recipe: Recipe, phase: PhaseSection) -> dict[str, Any]:

@@ -135,7 +135,13 @@ def _rows(stage: Stage, plan: Plan, rows: dict[str, int]) -> int:
     if stage.kind == "sample":
         problems = rows[stage.inputs["problems"].key]
         return (min(stage.config["count"] or problems, problems)) * stage.config["n"]
-    if stage.kind == "verify":
+    if stage.kind == "sweep":
+        return _sweep_rows(stage, rows[stage.inputs["problems"].key])
+    if stage.kind in ("balance", "exploration"):
+        return 0
+    if stage.kind == "select_balanced":
+        return rows[stage.inputs["samples"].key]
+    if stage.kind in ("verify", "confidence"):
         return rows[stage.inputs["samples"].key]
     if stage.kind == "validation":
         return stage.config["count"]
@@ -165,6 +171,15 @@ def _rows(stage: Stage, plan: Plan, rows: dict[str, int]) -> int:
     return rows[stage.inputs["train"].key] if stage.kind == "decontaminate" else known
 
 
+def _sweep_rows(stage: Stage, problems: int) -> int:
+    """Of one round, for as many temperatures as the budget leaves when half of them go each time from the second on."""
+    c = stage.config
+    queries = min(c["queries"], problems)
+    number, before = c["round"], c["rounds"][c["round"] - 1] if c["round"] else 0.0
+    alive = max(1, len(c["temperatures"]) >> max(0, number - 1))
+    return max(1, round((c["rounds"][number] - before) * queries)) * alive * c["n"]
+
+
 def _valued(stage: Stage, rows: dict[str, int]) -> int:
     """Samples that are valued, at most."""
     samples, section = stage.inputs["samples"], stage.config["rollouts"]
@@ -183,7 +198,7 @@ def _problems(stage: Stage) -> int:
 
 def _cost(stage: Stage, plan: Plan, rows: dict[str, int], rates: dict[str, dict[str, Any]]) -> tuple[int, float]:
     """Completion tokens (upper bound where nothing is measured) and seconds."""
-    if stage.kind == "sample":
+    if stage.kind in ("sample", "sweep"):
         mean = rates["generate"]["mean_tokens"] or stage.config["max_tokens"]
         tokens = int(rows[stage.key] * min(mean, stage.config["max_tokens"]))
         return tokens, tokens / rates["generate"]["rate"]
@@ -195,6 +210,13 @@ def _cost(stage: Stage, plan: Plan, rows: dict[str, int], rates: dict[str, dict[
         each = stage.config["max_tokens"] * 2 * stage.config["rollouts"] if stage.kind == "edit_rollouts" else _EDIT_TOKENS
         tokens = rows[stage.key] * each if stage.config.get("editor") != "programmatic" else 0
         return tokens, tokens / rates["generate"]["rate"]
+    if stage.kind in ("reward_train", "reward_score"):
+        mean = rates["generate"]["mean_tokens"] or plan.recipe.sampling.max_tokens
+        passes = 1 / 3  # a forward pass
+        if stage.kind == "reward_train":
+            passes = stage.config["training"]["epochs"] * plan.recipe.reward_model.samples
+        tokens = int(rows[stage.key] * passes * mean)
+        return tokens, tokens / rates["train"]["rate"]
     if stage.kind in ("train", "reference"):
         mean = rates["generate"]["mean_tokens"] or plan.recipe.sampling.max_tokens
         if "problems" in stage.inputs:  # every sample is drawn and, at most, learned from
@@ -202,13 +224,17 @@ def _cost(stage: Stage, plan: Plan, rows: dict[str, int], rates: dict[str, dict[
             return tokens, tokens / rates["generate"]["rate"] + tokens / rates["train"]["rate"]
         # a reference pass is a forward pass: a third of a training pass
         passes = plan.recipe.training.epochs if stage.kind == "train" else 1 / 3
-        tokens = int(rows[stage.key] * passes * mean)
+        sequences = rows[stage.key] * passes
+        if stage.kind == "train" and plan.recipe.training.steps:
+            sequences = plan.recipe.training.steps * plan.recipe.training.batch_size
+        tokens = int(sequences * mean)
         return tokens, tokens / rates["train"]["rate"]
     return 0, 0.1
 
 
-_SAMPLING = ("sample", "rollouts", "edit", "edit_rollouts")
-_TRAINING = ("train", "reference")
+_SAMPLING = ("sample", "sweep", "rollouts", "edit", "edit_rollouts")
+_TRAINING = ("train", "reward_train")
+_SCORING = ("reference", "reward_score")
 
 
 def _memory(stage: Stage, plan: Plan, shape: Shape, device: Device, resting: memory.Parts) -> memory.Parts:
@@ -217,18 +243,20 @@ def _memory(stage: Stage, plan: Plan, shape: Shape, device: Device, resting: mem
         parts = memory.sampling(shape, _engine(stage, stage.config, plan, device))
         workers = 1 if device.gpu else plan.recipe.executor.workers
         return {name: size * workers for name, size in parts.items()}
-    if stage.kind not in _TRAINING:
+    if stage.kind not in (*_TRAINING, *_SCORING):
         return {}
     dtype = stage.config["dtype"]
-    section = TrainingSection.model_validate(plan.recipe.training.model_dump() | stage.config["training"])
+    method = {"reward_train": "reward_model", "reward_score": "reward_model"}.get(stage.kind, "sft")
+    section = TrainingSection.model_validate(plan.recipe.training.model_dump() | {"method": method} | stage.config["training"])
     longest = _PROMPT_TOKENS + plan.recipe.sampling.max_tokens
     settings = memory.setting(section, dtype, device.gpu, max(longest, 2 * section.batch_size * longest))
-    if stage.kind == "reference":
+    if stage.kind in _SCORING:
         return memory.scoring(shape, settings) | resting
     if section.method not in ONLINE:
         return memory.training(shape, settings) | resting
     engine = _engine(stage, stage.config["sampling"] | {"dtype": dtype}, plan, device)
-    return memory.online(shape, settings, engine, section.rl.share_gpu == "sleep")
+    judge = memory.judging(shape, settings) if "reward_model" in stage.inputs else {}
+    return memory.online(shape, settings, engine, section.rl.share_gpu == "sleep") | judge
 
 
 def _engine(stage: Stage, config: Mapping[str, Any], plan: Plan, device: Device) -> memory.Engine:

@@ -136,7 +136,7 @@ def boundary(shape: Shape, s: Setting) -> float:
 def head(shape: Shape, s: Setting) -> float:
     """Bytes around the output projection at its worst moment."""
     tile = max(64, TILE_BYTES // (4 * shape.vocabulary))
-    tokens = min(s.tokens, tile)
+    tokens = 0 if s.method == "reward_model" else min(s.tokens, tile)
     logits = 4.0 * tokens * shape.vocabulary
     hidden = s.tokens * shape.hidden * s.width
     if not s.full:  # the gradient is made in the forward pass; entropies take two tiles more
@@ -162,7 +162,7 @@ def forward_only(shape: Shape, s: Setting) -> Parts:
     """Of a pass without gradients."""
     tokens = s.tokens
     layer = tokens * (s.width * (4 * shape.hidden + 3 * shape.intermediate) + 8 * shape.hidden)
-    tile = min(tokens, max(64, TILE_BYTES // (4 * shape.vocabulary)))
+    tile = 0 if s.method == "reward_model" else min(tokens, max(64, TILE_BYTES // (4 * shape.vocabulary)))
     logits = 4.0 * tile * shape.vocabulary * (3 if s.method in ONLINE else 2)
     return {"activations": float(layer), "output projection": tokens * shape.hidden * s.width + logits}
 
@@ -179,6 +179,12 @@ def scoring(shape: Shape, s: Setting) -> Parts:
     """Log-probabilities or scores of given sequences: the model with its adapter, and no gradients."""
     adapter = {} if s.full else {"adapter": float(trained_parameters(shape, s) * s.width)}
     return {"weights": base_weights(shape, s), **adapter, **forward_only(shape, s)}
+
+
+def judging(shape: Shape, s: Setting) -> Parts:
+    """A reward model beside a trainer: weights and adapter; its passes take turns with the trainer's."""
+    adapter = 0 if s.full else trained_parameters(shape, s) * s.width
+    return {"reward model": base_weights(shape, s) + adapter}
 
 
 class Engine(msgspec.Struct, frozen=True):

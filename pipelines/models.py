@@ -7,8 +7,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -127,7 +125,7 @@ def _of_run(name: str) -> ResolvedModel:
     resolved = resolve_model(base)
     if resolved.trained is not None:
         raise InputError(f"model.name: {run} itself began from {base.name}: only one run deep is supported")
-    return msgspec.structs.replace(resolved, name=name, trained=key, label=labels[key])
+    return msgspec.structs.replace(resolved, name=name, trained=key, label=f"{run.resolve().name}@{wanted}")
 
 
 def _bundled(short: str) -> ResolvedModel:
@@ -228,12 +226,3 @@ def _cached_sha256(path: Path) -> str:
     write_json(memory, {"file": tag, "sha256": digest})
     return digest
 
-
-def context_length(model: ResolvedModel) -> int | None:
-    """Positions that the model was built for, if its config says so."""
-    return json.loads((model.path / "config.json").read_text()).get("max_position_embeddings")
-
-
-def weight_bytes(model: ResolvedModel) -> int:
-    """Size of the weight files on the disk."""
-    return sum(os.path.getsize(f) for f in model.path.glob("*.safetensors"))

@@ -16,8 +16,9 @@ import typer.main
 import yaml
 
 from configs.load import find_recipe, load_recipe, shipped, valid_keys, validate
+from configs.phase_section import PhaseSection
 from configs.phases import phases_of
-from configs.schema import BenchmarkSection, PhaseSection, Recipe
+from configs.schema import BenchmarkSection, Recipe
 from data_gen.problems import load_problems
 from pipelines.cli import app
 

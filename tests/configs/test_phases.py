@@ -11,8 +11,9 @@ import yaml
 from configs.errors import ConfigError
 from configs.load import load_recipe, shipped, validate
 from configs.merge import merge
+from configs.phase_section import PHASED, UNPHASED, WHOLE
 from configs.phases import model_names, phases_of
-from configs.schema import PHASED, UNPHASED, Recipe
+from configs.schema import Recipe
 
 Write = Callable[..., str]
 
@@ -106,7 +107,7 @@ def test_overrides_reach_into_phases_by_number_and_by_name(write: Write):
         ("phases:\n  - {name: a}\n  - {name: a}", 1, "the names of `phases` must differ: ['a', 'a']"),
         ("phases:\n  - name: a1", 2, "`phases.0.name`"),
         ("phases:\n  - training: {epochs: 1}", 2, "`phases.0.name`: Field required"),
-        ("phases:\n  - name: initial", 1, "cannot be called `initial`"),
+        ("phases:\n  - name: initial", 2, "cannot be called `initial`"),
         ("phases: 3", 1, "`phases`: Input should be a valid list"),
     ],
 )  # fmt: skip
@@ -118,7 +119,11 @@ def test_a_wrong_phase_is_located(write: Write, text: str, line: int, expected: 
         assert f"{path}:{line}: " in message
 
 
-@pytest.mark.parametrize("section", sorted(set(Recipe.model_fields) - set(PHASED) - {"name"}))
+def test_every_section_belongs_to_phases_or_to_the_whole_run():
+    assert sorted([*PHASED, *WHOLE]) == sorted(Recipe.model_fields)
+
+
+@pytest.mark.parametrize("section", sorted(set(WHOLE) - {"name"}))
 def test_what_belongs_to_the_whole_run_is_refused_in_a_phase(write: Write, section: str):
     message = refusal(write(f"phases:\n  - name: a\n    {section}: {{}}"))
     assert f"`{section}` belongs to the whole run" in message
