@@ -15,6 +15,7 @@ import pytest
 import typer.main
 import yaml
 
+from benchmarks import results
 from configs.load import find_recipe, load_recipe, shipped, valid_keys, validate
 from configs.phase_section import PhaseSection
 from configs.phases import phases_of
@@ -164,6 +165,11 @@ def test_example_recipes_and_rows_are_valid(path: Path, tmp_path: Path) -> None:
 def test_links_lead_somewhere(path: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)(?:#[\w-]+)?\)", _FENCE.sub("", path.read_text()))
     assert not [link for link in links if not (path.parent / link).exists()]
+
+
+def test_the_page_of_results_is_that_of_the_recorded_files() -> None:
+    """If this fails: python -m benchmarks.results."""
+    assert results.PAGE.read_text() == results.page(ROOT / "benchmarks" / "results")
 
 
 def test_readme_tree_names_every_folder_with_a_comment() -> None:
