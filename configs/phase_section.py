@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 # What a phase may change; what belongs to the whole run; and of the former, what belongs to the whole run all the same.
 PHASED = (
     "data", "sampling", "rewards", "selection", "pairs", "rollouts", "training", "reward_model", "iterations", "balance",
+    "exploration",
 )  # fmt: skip
-WHOLE = ("name", "track", "seed", "model", "evaluation", "exploration", "phases", "executor")
+WHOLE = ("name", "track", "seed", "model", "evaluation", "phases", "executor")
 UNPHASED = {
     "data": ("prompt", "validation", "decontaminate", "ngram", "lcs_ratio"), "sampling": ("engine",),
     "training": ("adapter", "lora"),

@@ -6,22 +6,14 @@ recipe in a run folder says what was really done.
 
 from __future__ import annotations
 
-import itertools
 from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from configs.balance_section import BalanceSection, ExplorationSection
 from configs.phase_section import PhaseSection
-
-
-class Section(BaseModel):
-    """Base of all sections: frozen, unknown keys and infinite numbers forbidden."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-Positive = Annotated[int, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+from configs.reward_section import RewardModelSection
+from configs.section import Fraction, Positive, Section
 
 
 class ModelSection(Section):
@@ -112,14 +104,13 @@ class SamplingSection(Section):
     which sequences are decoded together, so it is part of what an artefact is.
 
     `shots` are worked examples (question, solution) shown before each question in the first `shots_iterations`
-    iterations, as STaR does: the model learns to answer so without them. With `n: 0` nothing is drawn, and the solutions
-    that came with the problems are learned (`selection.include_human`).
+    iterations, as STaR does: the model learns to answer so without them.
     """
 
     engine: Literal["auto", "transformers", "vllm"] = "auto"
     temperature: Annotated[float, Field(ge=0.0, le=5.0)] = 1.0
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    n: Annotated[int, Field(ge=0)] = 4
+    n: Positive = 4
     max_tokens: Positive = 256
     batch_size: Positive = 128
     shard_size: Positive = 64
@@ -139,12 +130,13 @@ class RewardsSection(Section):
 
 
 class SelectionSection(Section):
-    """Rejection sampling: which correct samples become training examples.
+    """Rejection sampling: which correct samples become training examples. With `max_per_problem: 0` and `include_human`,
+    plain supervised fine-tuning on the solutions that came with the problems; nothing is sampled for it.
 
     `advantage_weights` rolls out the steps of right samples (see `rollouts`) and weighs their tokens with exp(A / this).
     """
 
-    max_per_problem: Positive = 4
+    max_per_problem: Annotated[int, Field(ge=0)] = 4
     label: Literal["verified", "weighted_vote"] = "verified"
     prefer: Literal["random", "shortest", "reward"] = "random"
     min_reward: float | None = None
@@ -156,6 +148,17 @@ class SelectionSection(Section):
     def by_reward(self) -> bool:
         """Whether a reward model's scores are needed."""
         return self.prefer == "reward" or self.min_reward is not None or self.label == "weighted_vote"
+
+    @model_validator(mode="after")
+    def _something_is_selected(self) -> SelectionSection:
+        if self.max_per_problem == 0 and not self.include_human:
+            raise ValueError("`max_per_problem: 0` selects no sample: set `include_human: true` too, or a number above 0")
+        if self.max_per_problem == 0 and (self.by_reward or self.advantage_weights is not None):
+            raise ValueError(
+                "`max_per_problem: 0` selects no sample: `prefer: reward`, `min_reward`, `label: weighted_vote` and "
+                "`advantage_weights` have none to choose or to weigh"
+            )
+        return self
 
 
 ErrorType = Literal[
@@ -276,6 +279,7 @@ class PolicyGradientSection(Section):
     importance_cap: Annotated[float, Field(ge=1.0)] | None = 2.0
     min_p: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     penalties: list[Literal["overlong", "repetition", "garbage"]] = []
+    step_rollouts: Annotated[int, Field(ge=0)] = 0
     oversampling: Annotated[float, Field(ge=1.0)] = 1.0
     curriculum: bool = False
     validation: Annotated[int, Field(ge=0)] = 0
@@ -287,6 +291,8 @@ class PolicyGradientSection(Section):
     def _options_fit(self) -> PolicyGradientSection:
         if self.anchor_decay is not None and self.kl == "none":
             raise ValueError("`anchor_decay` moves the reference of the KL term: set `kl` too")
+        if self.step_rollouts and self.baseline != "none":
+            raise ValueError("the baseline of a step is the value before it (`step_rollouts`): set `baseline: none`")
         return self
 
 
@@ -337,36 +343,16 @@ class TrainingSection(Section):
     def _method_fits(self) -> TrainingSection:
         if self.method in ONLINE and self.rl.kl == "sequence" and self.method != "rloo":
             raise ValueError("`rl.kl: sequence` (T1's leave-one-out of the KL) belongs to method `rloo`")
+        if self.rl.step_rollouts and self.method != "reinforce":
+            raise ValueError(
+                "`rl.step_rollouts` compares with the value before each step, not with `remax`'s greedy solution, `rloo`'s "
+                f"other samples or `grpo`'s mean and standard deviation: set `method: reinforce` instead of `{self.method}`"
+            )
         if self.steps is not None and self.method != "sft":
             raise ValueError("`steps` belongs to `method: sft`; set `epochs`, or `rl.steps` for online methods")
         if self.method in ONLINE and self.schedule == "infinite":
             raise ValueError(f"`schedule: infinite` does not exist for method `{self.method}`: take another one")
         return self
-
-
-class RewardModelSection(Section):
-    """A reward model, trained on the run's own verified samples: see `trainers/reward_model.py` and
-    `trainers/process_reward_model.py`. None: `learning_rate`, `epochs`, `batch_size` as in `training`.
-
-    A problem gives a group of at most `samples` solutions. `loss: pairs` is the control arm of single pairs. Without
-    `retrain`, the model of the first iteration serves all of them, so that its scores can be compared.
-    """
-
-    kind: Literal["none", "outcome", "process"] = "none"
-    loss: Literal["listwise", "pairs"] = "listwise"
-    labels: Literal["soft", "hard"] = "soft"
-    aggregation: Literal["minimum", "product", "last"] = "minimum"
-    retrain: bool = False
-    samples: Annotated[int, Field(ge=2)] = 6
-    similarity: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
-    truncated_negatives: bool = True
-    balance_difficulty: bool = False
-    min_groups: Positive = 1
-    validation_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
-    learning_rate: Annotated[float, Field(gt=0.0)] | None = None
-    epochs: Positive | None = None
-    batch_size: Positive | None = None
-    alpha: Annotated[float, Field(gt=0.0)] = 0.5
 
 
 class BenchmarkSection(Section):
@@ -418,56 +404,6 @@ class IterationsSection(Section):
         return self.scheme in ("online_rft", "bstar")
 
 
-class BalanceSection(Section):
-    """How scheme `bstar` chooses temperature and reward threshold (see `pipelines/balance.py`), and who scores samples.
-
-    The reward of a sample is 1 if it is correct, else 0, plus the scorer's value divided by `score_scale`. The sweep draws
-    `n` samples of each of `queries` training problems at every temperature. `n_star: auto` is the paper's
-    ceil(target / problems). `target`: samples wanted from all problems; null: n_star for each.
-    """
-
-    temperatures: Annotated[list[Annotated[float, Field(gt=0.0, le=5.0)]], Field(min_length=1)] = [
-        0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2
-    ]  # fmt: skip
-    thresholds: Annotated[list[float], Field(min_length=1)] = [round(0.1 * i - 1, 1) for i in range(21)]
-    queries: Positive = 600
-    n: Positive | None = None
-    n_star: Positive | Literal["auto"] = 6
-    target: Positive | None = None
-    responses_per_query: Positive | Literal["all", "target"] = "all"
-    average: Literal["all", "kept"] = "all"
-    duplicates: Literal["remove", "count"] = "remove"
-    human_candidates: bool = False
-    rechoose_threshold: bool = False
-    rounds: Annotated[list[Annotated[float, Field(gt=0.0, le=1.0)]], Field(min_length=1)] = [0.125, 0.25, 0.5, 1.0]
-    risk: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05
-    budget: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
-    scorer: Literal["none", "confidence", "reward_model"] = "none"
-    score_scale: Annotated[float, Field(gt=0.0)] = 1.0
-    score_clamp: bool = True
-
-    @model_validator(mode="after")
-    def _grids_ascend(self) -> BalanceSection:
-        for name, values in (("temperatures", self.temperatures), ("thresholds", self.thresholds), ("rounds", self.rounds)):
-            if any(b <= a for a, b in itertools.pairwise(values)):
-                raise ValueError(f"`{name}` must ascend: {values}")
-        if self.rounds[-1] != 1.0:
-            raise ValueError(f"the last of `rounds` must be 1, all dev problems: {self.rounds}")
-        if self.n_star == "auto" and self.target is None:
-            raise ValueError("`n_star: auto` is ceil(target / problems): set `target`")
-        return self
-
-
-class ExplorationSection(Section):
-    """Metrics of exploration and exploitation (see `pipelines/exploration.py`) of each iteration's samples, and of each
-    benchmark's where `evaluation.samples` > 0: Pass@K, Pass@K-S and Reward@K-S for every K up to the samples there are."""
-
-    measure: bool = False
-    k: list[Positive] = [1, 4, 8, 16, 32, 64]
-    s: list[Positive] = [1, 4]
-    examples: Annotated[int, Field(ge=0)] = 20
-
-
 class ExecutorSection(Section):
     """Where stages run. `threads: auto` shares the cores among the workers. Nothing here changes any row."""
 
@@ -514,25 +450,13 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
-    def _samples_or_solutions(self) -> Recipe:
-        if self.sampling.n or not self.iterations.count:
-            return self
-        if self.training.method != "sft" or self.selection.advantage_weights is not None or not self.selection.include_human:
-            raise ValueError(
-                "`sampling.n: 0` draws nothing: it needs `training.method: sft` and `selection.include_human: true`, "
-                "without `selection.advantage_weights`"
-            )
-        if self.iterations.count > 1 or self.data.fresh_per_iteration:
-            raise ValueError("`sampling.n: 0` has one iteration over all problems: set `iterations.count: 1`")
-        return self
-
-    @model_validator(mode="after")
     def _online_can_work(self) -> Recipe:
         method, sampling = self.training.method, self.sampling
         if method not in ONLINE:
             return self
-        if method in ("rloo", "grpo") and sampling.n < 2:
-            raise ValueError(f"training.method `{method}` compares the samples of a problem: set `sampling.n` to 2 or more")
+        if sampling.n < 2 and (method in ("rloo", "grpo") or self.training.rl.step_rollouts):
+            who = f"training.method `{method}`" if method in ("rloo", "grpo") else "`training.rl.step_rollouts`"
+            raise ValueError(f"{who} compares the samples of a problem: set `sampling.n` to 2 or more")
         if sampling.temperature == 0.0:
             raise ValueError(f"training.method `{method}` learns from random samples: set `sampling.temperature` above 0")
         if sampling.top_p < 1.0:

@@ -22,8 +22,7 @@ data: {train: {source: gsm8k}, prompt: {system: Think.}}
 training: {learning_rate: 1.0e-3, epochs: 2}
 phases:
   - name: sft
-    sampling: {n: 0}
-    selection: {include_human: true}
+    selection: {max_per_problem: 0, include_human: true}
   - name: dpo
     data: {train: {limit: 100}}
     pairs: {kind: rise}
@@ -50,7 +49,8 @@ def refusal(name: str, *overrides: str) -> str:
 def test_a_phase_is_the_recipe_with_its_own_settings(write: Write):
     (first, sft), (second, dpo) = phases_of(load_recipe(write(TWO)))
     assert (first, second) == ("sft", "dpo")
-    assert (sft.sampling.n, sft.training.method, sft.training.epochs, sft.iterations.count) == (0, "sft", 2, 1)
+    assert (sft.selection.max_per_problem, sft.training.method, sft.training.epochs) == (0, "sft", 2)
+    assert sft.iterations.count == 1
     assert (dpo.sampling.n, dpo.training.method, dpo.training.epochs, dpo.iterations.count) == (4, "dpo", 2, 2)
     assert (dpo.training.dpo.beta, dpo.training.learning_rate) == (0.4, 1e-3)
     assert (sft.data.train.limit, dpo.data.train.limit, dpo.data.train.source) == (None, 100, "gsm8k")
@@ -140,9 +140,6 @@ def test_what_makes_the_models_comparable_is_refused_in_a_phase(write: Write, se
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("sampling: {n: 0}", "`sampling.n: 0` draws nothing"),
-        ("sampling: {n: 0}\ntraining: {method: grpo}\nselection: {include_human: true}", "draws nothing"),
-        ("sampling: {n: 0}\nselection: {include_human: true}\niterations: {count: 2}", "set `iterations.count: 1`"),
         ("evaluation: {benchmarks: [{name: v, source: {source: validation}}]}", "needs `data.validation`"),
         ("data: {validation: 5, decontaminate: false}", "`validation` needs `decontaminate: true`"),
         ("data: {train: {source: validation, limit: null}}", "training must not see it"),

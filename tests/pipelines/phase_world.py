@@ -11,7 +11,7 @@ from configs.load import apply_override
 from tests.conftest import TinyRun
 
 PHASES: list[dict[str, Any]] = [
-    {"name": "sft", "sampling": {"n": 0}, "selection": {"include_human": True}},
+    {"name": "sft", "selection": {"max_per_problem": 0, "include_human": True}},
     {"name": "rft", "iterations": {"count": 2}},
     {
         "name": "dpo", "sampling": {"temperature": 0.6}, "pairs": {"kind": "per_step", "per_step": {"variant": "full"}},

@@ -72,7 +72,7 @@ def test_human_solutions_are_learned_without_sampling(phase_run: TinyRun) -> Non
     metrics = artefact(phase_run, "sft/select").manifest()["metrics"]
     assert (metrics["examples"], metrics["human"], metrics["samples"]) == (12, 12, 0)
     assert not [s for s in stages_of(phase_run) if s["label"] == "sft/sample"]
-    assert "sft/select: 12 human solutions" in phase_run.output
+    assert "sft/select: 12 examples, the solutions that came with 12 problems" in phase_run.output
 
 
 def test_validation_problems_are_measured_and_never_trained_on(phase_run: TinyRun) -> None:
