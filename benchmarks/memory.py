@@ -316,7 +316,7 @@ def run(options: argparse.Namespace) -> None:
                       "make_weights(sys.argv[1], Path(sys.argv[2]))"  # fmt: skip
             subprocess.run([sys.executable, "-c", command, shape, folder], check=True, capture_output=True)
             for case in (c for c in wanted if c.shape == shape):
-                found[case.label] = asdict(case) | _child(case, folder, options.limit)
+                found[case.label] = asdict(case) | run_child(case, folder, options.limit)
                 if case.who == "ours":
                     found[case.label]["expected"] = expected(case, gpu)
                 print(f"{case.label:92} {_text(found[case.label])}", flush=True)
@@ -337,7 +337,8 @@ def again(path: Path) -> None:
     path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
 
 
-def _child(case: Case, folder: str, limit: int) -> dict[str, Any]:
+def run_child(case: Case, folder: str, limit: int) -> dict[str, Any]:
+    """A case in a process of its own, on the weights in `folder`: its figures, or `failed` with the reason."""
     command = [sys.executable, "-m", "benchmarks.memory", "--case", json.dumps(asdict(case)), "--weights", folder]
     # blocks of a MiB and more are given back as soon as they are freed
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 20)}

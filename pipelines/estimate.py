@@ -225,10 +225,10 @@ def _cost(stage: Stage, plan: Plan, rows: dict[str, int], rates: dict[str, dict[
             drawn = tokens + int(tokens * rollouts / 2)  # on average half of a solution is left at a step's end
             return drawn, drawn / rates["generate"]["rate"] + tokens / rates["train"]["rate"]
         # a reference pass is a forward pass: a third of a training pass
-        passes = plan.recipe.training.epochs if stage.kind == "train" else 1 / 3
-        sequences = rows[stage.key] * passes
-        if stage.kind == "train" and plan.recipe.training.steps:
-            sequences = plan.recipe.training.steps * plan.recipe.training.batch_size
+        training = stage.config["training"]
+        sequences = rows[stage.key] * training.get("epochs", 1 / 3)
+        if training.get("steps"):
+            sequences = training["steps"] * training["batch_size"]
         tokens = int(sequences * mean)
         return tokens, tokens / rates["train"]["rate"]
     return 0, 0.1

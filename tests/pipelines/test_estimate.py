@@ -83,6 +83,13 @@ def load_model_folder(run: TinyRun) -> Path:
     return Path(load_recipe(str(run.recipe)).model.name)
 
 
+def test_phases_cost_what_their_own_settings_say(tiny_recipe: Callable[..., Path], home: Path):
+    phases = "phases=[{name: short}, {name: long, training: {epochs: 4}}, {name: fixed, training: {steps: 5}}]"
+    stages = by_label(estimated(tiny_recipe("training.epochs=1", phases), home / "store"))
+    rows = stages["short/train"]["rows"]
+    assert [stages[f"{name}/train"]["tokens"] for name in ("short", "long", "fixed")] == [rows * 8, 4 * rows * 8, 5 * 4 * 8]
+
+
 def test_memory_is_that_of_the_largest_stage(tiny_recipe: Callable[..., Path], home: Path):
     def memory(*overrides: str, device: Device = CPU) -> dict[str, Any]:
         e = estimated(tiny_recipe(), home / "store", *overrides, device=device)

@@ -7,12 +7,14 @@ that a 7B model's layers cost nothing.
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from benchmarks.memory import HALF, Case, expected, make_weights, run_child
 from configs.load import load_recipe
 from configs.phases import phases_of
 from configs.schema import TrainingSection
@@ -116,7 +118,7 @@ def test_weights_are_those_of_their_precision() -> None:
     assert sizes["qlora"] == pytest.approx(3.34e9 + 0.52e9, rel=0.01), "NF4 projections, embeddings in bfloat16"
 
 
-def test_quantised_weights_take_what_is_foretold(tmp_path: Any) -> None:
+def test_quantised_weights_take_what_is_foretold(tmp_path: Path) -> None:
     """Double-quantised NF4 of one projection, packed by bitsandbytes."""
     functional = pytest.importorskip("bitsandbytes.functional")
     packed, state = functional.quantize_4bit(
@@ -173,8 +175,25 @@ def test_sampler_and_trainer_take_turns() -> None:
     assert sum(too_small.values()) > 80e9, "a share that does not hold the weights asks for a larger GPU"
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(HALF, tokens=4096), Case(HALF, "dpo", checkpointing=True, tokens=8192),
+        Case(HALF, adapter="full", checkpointing=True, tokens=4096), Case(HALF, "remax", "qlora", tokens=4096),
+    ],
+    ids=lambda c: c.label,
+)  # fmt: skip
+def test_a_gpu_needs_what_the_plan_says(case: Case, tmp_path: Path) -> None:
+    """The larger cases: python -m benchmarks.memory."""
+    make_weights(case.shape, tmp_path)
+    measured = run_child(case, str(tmp_path), 600)
+    assert "failed" not in measured, measured
+    assert sum(expected(case, True).values()) == pytest.approx(measured["peak_bytes"], rel=0.15)
+
+
 @pytest.mark.parametrize("name", after_papers())
-def test_recipes_after_papers_fit_the_gpu_they_name(name: str, tmp_path: Any) -> None:
+def test_recipes_after_papers_fit_the_gpu_they_name(name: str, tmp_path: Path) -> None:
     small = name.endswith("_lora") or "1_5b" in name
     size = 80 if small else 141
     recipe = resolve(load_recipe(name), True)
