@@ -405,7 +405,8 @@ class IterationsSection(Section):
 
 
 class ExecutorSection(Section):
-    """Where stages run. `threads: auto` shares the cores among the workers.
+    """Where stages run. `threads: auto` shares the cores among the workers. `workers_per_gpu` workers of Ray share each GPU and
+    `sampling.gpu_memory` of it: the engine of a small model leaves most of a GPU idle.
 
     Nothing here changes what is computed. The number of threads changes roundings on a CPU, above all in bfloat16, as other
     hardware does: a run keeps its number, so that a resumed one draws the same.
@@ -413,6 +414,7 @@ class ExecutorSection(Section):
 
     kind: Literal["local", "ray"] = "local"
     workers: Positive = 1
+    workers_per_gpu: Positive = 1
     threads: Positive | Literal["auto"] = "auto"
     attempts: Positive = 3
     address: str | None = None

@@ -102,7 +102,8 @@ class Builder:
         inputs = {"problems": problems} | ({"model": trained} if trained else {}) | more
         threads = self.recipe.executor.threads
         rank = 0 if self.full else self.recipe.training.lora.r  # the engine makes room for adapters from the start
-        hints = {"threads": threads, "gpu_memory": s.gpu_memory, "lora_rank": rank}
+        share = self.recipe.executor.workers_per_gpu
+        hints = {"threads": threads, "gpu_memory": s.gpu_memory / share, "gpu_shared": share > 1, "lora_rank": rank}
         return self.add(Stage(kind, label, config, inputs, {"base": str(self.model.path)}, hints))
 
     def verify(self, label: str, problems: Stage, samples: Stage, mode: str) -> Stage:
