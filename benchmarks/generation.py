@@ -35,7 +35,9 @@ class Child:
 
     def __init__(self, kind: str, arguments: Sequence[str]) -> None:
         command = [sys.executable, "-m", "benchmarks.generation", *arguments, "--child", kind]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
         self.kind = kind
 
     def ask(self, question: dict[str, Any]) -> None:
@@ -114,6 +116,7 @@ def _plain(a: argparse.Namespace, logprobs: bool) -> Any:
 
 
 def _ours(a: argparse.Namespace) -> Any:
+    from configs.keys import derive_seed
     from configs.schema import ModelSection
     from data_gen.engine import EngineConfig, Request, open_engine
     from pipelines.models import resolve_model
@@ -126,8 +129,8 @@ def _ours(a: argparse.Namespace) -> Any:
     def run(problems: Sequence[tuple[str, list[int]]]) -> tuple[int, int]:
         requests = [
             Request(
-                id=name, prompt_ids=ids, seeds=[hash((name, i)) % 2**31 for i in range(a.n)], temperature=TEMPERATURE, top_p=1.0,
-                max_tokens=MAX_TOKENS,
+                id=name, prompt_ids=ids, seeds=[derive_seed(name, i) for i in range(a.n)], temperature=TEMPERATURE,
+                top_p=1.0, max_tokens=MAX_TOKENS,
             )
             for name, ids in problems
         ]  # fmt: skip
@@ -167,7 +170,8 @@ def main() -> None:
     if a.child:
         child(a.child, a)
         return
-    arguments = [word for name in ("source", "problems", "n", "batch", "cache", "memory") for word in (f"--{name}", str(getattr(a, name)))]
+    told = ("source", "problems", "n", "batch", "cache", "memory")
+    arguments = [word for name in told for word in (f"--{name}", str(getattr(a, name)))]
     plain, logprobs = Child("plain", arguments), Child("logprobs", arguments)
     ours = [Child("ours", arguments) for _ in range(max(a.workers))]
     try:
@@ -194,7 +198,8 @@ def compare(a: argparse.Namespace, plain: Child, logprobs: Child, ours: Sequence
                 f"{peer['tokens'] / peer['samples']:.0f}); lowest and highest {mine['lowest']:.0f}-{mine['highest']:.0f}, "
                 f"peer {peer['lowest']:.0f}-{peer['highest']:.0f}",
             })  # fmt: skip
-            print(f"{rows[-1]['what']}: {rows[-1]['ours']:,.0f} against {peer['rate']:,.0f} ({rows[-1]['ratio']:.2f}) {text}", flush=True)
+            ratio = rows[-1]["ratio"]
+            print(f"{rows[-1]['what']}: {mine['rate']:,.0f} against {peer['rate']:,.0f} ({ratio:.2f}) {text}", flush=True)
     rows.append({
         "what": "starting an engine, beside the others", "ours": starts["ours"], "peer": starts["plain"],
         "peer_name": "LLM.generate, text only", "ratio": starts["ours"] / starts["plain"], "unit": "s", "note": "",

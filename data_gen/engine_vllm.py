@@ -190,8 +190,8 @@ def _cache_bytes(config: EngineConfig) -> int:
     left = int(share - weights - _WORKING_BYTES)
     if left < 2**29:
         raise ConfigError(
-            f"sampling.gpu_memory: each of the workers on a GPU has {share / 2**30:.1f} GiB, of which {left / 2**30:.1f} are left "
-            "for its KV cache; lower executor.workers_per_gpu or raise sampling.gpu_memory"
+            f"sampling.gpu_memory: each of the workers on a GPU has {share / 2**30:.1f} GiB, of which {left / 2**30:.1f} "
+            "are left for its KV cache; lower executor.workers_per_gpu or raise sampling.gpu_memory"
         )
     return left
 
