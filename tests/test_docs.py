@@ -1,4 +1,5 @@
-"""The documents are true: commands parse, recipes and keys exist, examples load, the tree is complete."""
+"""The documents are true: commands parse, recipes and keys exist, examples load, links lead somewhere, figures are those
+that were recorded. `test_doc_commands.py` runs the blocks of commands."""
 
 from __future__ import annotations
 
@@ -19,9 +20,14 @@ from configs.load import find_recipe, load_recipe, shipped, valid_keys, validate
 from configs.schema import Recipe
 from data_gen.problems import load_problems
 from pipelines.cli import app
+from pipelines.estimate import estimate
+from pipelines.models import ResolvedModel
+from pipelines.plan import build, resolve
+from pipelines.store import Store
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES]
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`([^`\n]+)`")
 _NOT_SHIPPED = "my_recipe.yaml", "mine.yaml"  # files that the reader makes
@@ -129,10 +135,96 @@ def test_example_recipes_and_rows_are_valid(path: Path, tmp_path: Path) -> None:
         assert len(load_problems("jsonl", "train", path=str(rows))) == len(body.splitlines())
 
 
+def anchors(path: Path) -> set[str]:
+    """Anchors of a page's headings, where GitHub and mkdocs make the same of them."""
+    found = set()
+    for title in re.findall(r"^#+ (.+)$", _FENCE.sub("", path.read_text()), re.MULTILINE):
+        text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", title).replace("`", "").replace("*", "")
+        kept = re.sub(r"[^\w\s-]", "", text).strip().lower()
+        github, mkdocs = kept.replace(" ", "-"), re.sub(r"[-\s]+", "-", kept)
+        found |= {github} if github == mkdocs else set()
+    return found
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
-def test_links_lead_somewhere(path: Path) -> None:
-    links = re.findall(r"\]\(([^)#:]+)(?:#[\w-]+)?\)", _FENCE.sub("", path.read_text()))
-    assert not [link for link in links if not (path.parent / link).exists()]
+def test_links_and_their_anchors_lead_somewhere(path: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", _FENCE.sub("", path.read_text())):
+        if re.match(r"[a-z]+:", link):
+            continue  # of another host: no test needs a network
+        file, _, anchor = link.partition("#")
+        target = path.parent / file if file else path
+        assert target.exists(), f"{path.name}: {link}"
+        assert not anchor or anchor in anchors(target), f"{path.name}: {link}: there is {sorted(anchors(target))}"
+        inside = path.is_relative_to(ROOT / "docs")
+        assert not inside or target.resolve().is_relative_to(ROOT / "docs"), f"{path.name}: {link} is not on the site"
+
+
+def navigation() -> dict[str, list[str]]:
+    """Pages of the site by section."""
+    config = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+    return {section: pages for entry in config["nav"] for section, pages in entry.items()}
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    named = [page for pages in navigation().values() for page in pages]
+    assert sorted(named) == [p.relative_to(ROOT / "docs").as_posix() for p in PAGES]
+
+
+@pytest.mark.parametrize("page", navigation()["Methods"])
+def test_pages_of_methods_have_the_same_sections(page: str) -> None:
+    wanted = ["What it does", "Equation", "Departures", "Recipe", "Expected result"]
+    titles = re.findall(r"^## (.+)$", _FENCE.sub("", (ROOT / "docs" / page).read_text()), re.MULTILINE)
+    assert titles[: len(wanted)] == wanted
+
+
+def table(page: str, comment: str) -> list[list[str]]:
+    """Cells of the table after a comment, without its head."""
+    text = (ROOT / "docs" / page).read_text().partition(f"<!-- {comment} -->\n\n")[2].partition("\n\n")[0]
+    return [[c.strip().strip("`") for c in line.split("|")[1:-1]] for line in text.splitlines()[2:]]
+
+
+def test_measured_memory_is_what_was_recorded() -> None:
+    text = (ROOT / "docs" / "memory.md").read_text()
+    files = re.findall(r"<!-- measured (\S+) -->", text)
+    assert files
+    for file in files:
+        cases = json.loads((ROOT / "benchmarks" / "results" / file).read_text())["cases"]
+        for name, rate, peak in table("memory.md", f"measured {file}"):
+            assert (rate, peak) == (f"{cases[name]['pairs_per_second']:.2f}", f"{cases[name]['peak_gib']:.2f}"), name
+
+
+# parameters, layers, hidden size, heads, KV heads, head size, vocabulary: from the models' config.json
+SHAPES = {
+    "Qwen2.5-0.5B": (494_032_768, 24, 896, 14, 2, 64, 151936),
+    "Qwen2.5-1.5B": (1_543_714_304, 28, 1536, 12, 2, 128, 151936),
+    "Qwen2.5-7B": (7_615_616_512, 28, 3584, 28, 4, 128, 152064),
+    "Llama-3.1-8B": (8_030_261_248, 32, 4096, 32, 8, 128, 128256),
+}
+
+
+def test_estimated_memory_is_what_plan_says(tmp_path: Path) -> None:
+    rows = table("memory.md", "estimated")
+    assert [row[0] for row in rows] == list(SHAPES)
+    ways = [(), ("training.gradient_checkpointing=true",)]
+    arms = [("lora", ways[0]), ("lora", ways[1]), ("qlora", ways[1]), ("full", ways[1])]
+    for name, *shown in rows:
+        parameters, layers, hidden, heads, kv_heads, size, vocabulary = SHAPES[name]
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "config.json").write_text(json.dumps({
+            "num_hidden_layers": layers, "hidden_size": hidden, "num_attention_heads": heads, "num_key_value_heads": kv_heads,
+            "head_dim": size, "vocab_size": vocabulary, "dtype": "bfloat16",
+        }))
+        with (folder / "model.safetensors").open("wb") as f:
+            f.truncate(2 * parameters)  # a hole of that size
+        model = ResolvedModel(name, folder, name)
+        trainers, sampler = [], 0.0
+        for adapter, more in arms:
+            recipe = load_recipe("rft_gsm8k", [f"training.adapter={adapter}", "model.dtype=bfloat16", *more])
+            parts = estimate(build(resolve(recipe), model), Store(tmp_path / "store"))["memory_bytes"]
+            sampler = parts.pop("sampler weights") + parts.pop("KV cache")
+            trainers.append(sum(parts.values()))
+        assert shown == [f"{x / 1e9:.1f}" for x in (*trainers, sampler)], name
 
 
 def test_readme_tree_names_every_folder_with_a_comment() -> None:
