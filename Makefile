@@ -43,8 +43,7 @@ check: $(VENV)/.ready-dev
 	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
 
 docs: $(VENV)/.ready-dev
-	$(VENV)/bin/mkdocs build --quiet
-	@echo "site/index.html"
+	$(VENV)/bin/mkdocs build  # not --quiet: it lets warnings pass
 
 clean:
 	rm -rf $(VENV) $(VENV_VLLM) site .pytest_cache .ruff_cache .hypothesis
