@@ -28,7 +28,7 @@ def rows_of(arm: str, found: dict[str, Any]) -> list[dict[str, Any]]:
     """Pairwise accuracy of the model and its baselines, and RM@k against maj@k at the largest k."""
     rows: list[dict[str, Any]] = []
 
-    def add(what: str, value: dict[str, float], peer: float | None, peer_name: str | None, note: str) -> None:
+    def add(what: str, value: dict[str, Any], peer: float | None, peer_name: str | None, note: str) -> None:
         rows.append({
             "what": f"{WHAT[arm]}: {what}", "ours": value["mean"], "peer": peer, "peer_name": peer_name, "ratio": None,
             "unit": "share", "low": value["low"], "high": value["high"], "n": int(value.get("problems", found["problems"])),

@@ -63,7 +63,11 @@ BLOCKS: dict[str, dict[str, str]] = {
     "pairs.md": {"ratchet plan rise_gsm8k": PLAN},
     "rollouts.md": {"ratchet plan per_step_dpo_gsm8k": PLAN},
     "training.md": {"ratchet run rft_gsm8k": PLAN},
-    "policy_gradient.md": {"ratchet run remax_gsm8k": PLAN, "ratchet run remax_gsm8k training.method=rloo sampling.n=16": PLAN},
+    "policy_gradient.md": {
+        "ratchet run remax_gsm8k": PLAN,
+        "ratchet run remax_gsm8k training.method=rloo sampling.n=16": PLAN,
+        "ratchet run remax_gsm8k training.method=reinforce": PLAN,
+    },
     "bstar.md": {
         "ratchet run bstar_gsm8k": PLAN,
         "ratchet run bstar_gsm8k balance.scorer=reward_model": PLAN,
