@@ -202,16 +202,20 @@ def recipes() -> None:
 
 
 @app.command()
-def doctor() -> None:
-    """What works on this machine, and what to install for the rest."""
-    from pipelines.doctor import checks
+def doctor(json: AsJson = False) -> None:
+    """What works on this machine, and what to install for the rest; exit code 1 when something essential is broken."""
+    from pipelines.doctor import Check, checks, healthy
+    from pipelines.runner import as_json
 
     quiet_libraries()
-    worst = 0
+    found: list[Check] = []
     for check in checks():
-        typer.echo(f"{'ok  ' if check.ok else 'FAIL' if check.needed else 'no  '} {check.name}: {check.detail}")
-        worst = max(worst, 0 if check.ok or not check.needed else 1)
-    raise typer.Exit(worst)
+        found.append(check)
+        if not json:
+            typer.echo(check.line)
+    if json:
+        typer.echo(as_json({"ok": healthy(found), "checks": found}))
+    raise typer.Exit(0 if healthy(found) else 1)
 
 
 def main() -> None:
