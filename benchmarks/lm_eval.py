@@ -14,6 +14,7 @@ reason. Nothing is downloaded where RATCHET_DATA holds GSM8K and the model is on
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import tempfile
@@ -100,7 +101,7 @@ def rows(generator: str, judged: Sequence[Judged]) -> list[dict[str, Any]]:
         (low, high), (peer_low, peer_high) = wilson(ours, n), wilson(theirs, n)
         found.append({
             "what": f"GSM8K, answers of {generator}: accuracy, {mode}", "ours": ours / n, "peer": theirs / n,
-            "peer_name": f"lm-eval {name}", "ratio": ours / theirs if theirs else None, "unit": "share right", "n": n,
+            "peer_name": f"lm-eval {name}", "ratio": ours / theirs if theirs else None, "unit": "share", "n": n,
             "low": low, "high": high, "peer_low": peer_low, "peer_high": peer_high,
             "note": f"same verdict on {agree} of {n} answers",
         })  # fmt: skip
@@ -155,9 +156,8 @@ def open_model(name: str, dtype: str, batch_size: int) -> tuple[Any, Path, Path 
 
 def evaluate(lm: Any, task: dict[str, Any], args: argparse.Namespace) -> list[dict[str, Any]]:
     """lm-eval's logged samples: one for each problem and filter."""
-    import lm_eval
-
-    found: Any = lm_eval.simple_evaluate(
+    lm_eval: Any = importlib.import_module("lm_eval")  # by name: a type checker would take this file for it
+    found = lm_eval.simple_evaluate(
         model=lm, tasks=[task], num_fewshot=args.few_shot, limit=args.limit, apply_chat_template=not args.plain,
         gen_kwargs={"max_gen_toks": args.max_tokens}, bootstrap_iters=0, log_samples=True,
     )  # fmt: skip
@@ -190,7 +190,7 @@ def generate(
 def judge(samples: Sequence[dict[str, Any]]) -> list[Judged]:
     """Both verdicts on every answer that lm-eval has logged."""
     golds = {p.id: p.answer for p in load_problems("gsm8k", "test")}
-    ours = {name: mode for mode, name in MODES.items()}
+    ours: dict[str, Mode] = {name: mode for mode, name in MODES.items()}
     judged = []
     for s in samples:
         mode, text, problem = ours[s["filter"]], s["resps"][0][0], s["doc"]["id"]

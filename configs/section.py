@@ -1,4 +1,4 @@
-"""What all sections of a recipe have in common."""
+"""What all sections of a recipe share."""
 
 from __future__ import annotations
 

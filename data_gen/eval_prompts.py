@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import msgspec
 
 from configs.errors import ConfigError, InputError
-from configs.evaluation import PromptName, SourceSection
+from configs.evaluation_section import PromptName, SourceSection
 from configs.keys import derive_seed
 from configs.rows import Problem
 from configs.schema import PromptSection

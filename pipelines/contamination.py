@@ -34,7 +34,7 @@ def check_run(run: Path, benchmarks: str | None, ngram: int = 13) -> dict[str, A
         sources = [b.model_dump() for b in recipe.evaluation.benchmarks]
         if not sources:
             raise InputError(f"{run} evaluates nothing: say what to compare with, e.g. --benchmarks gsm8k,math500")
-    evaluation = {b["name"]: _load(b["source"]) for b in sources}
+    evaluation = {b["name"]: _load(b["source"], folder) for b in sources}
     rows, trained = _trained(folder)
     began = recipe.model.name if "@" in recipe.model.name else None
     return {
@@ -62,7 +62,10 @@ def lines(found: dict[str, Any], worst: int) -> list[str]:
     return result
 
 
-def _load(source: dict[str, Any]) -> list[Problem]:
+def _load(source: dict[str, Any], folder: RunFolder) -> list[Problem]:
+    if source["source"] == "validation":  # what the run itself has held out
+        plan = folder.plan()
+        return [p for s in plan["stages"] if s["kind"] == "validation" for p in read_rows(_finished(folder, plan, s), Problem)]
     return load_problems(**{k: v for k, v in source.items() if v is not None})
 
 
@@ -96,15 +99,20 @@ def _trained(folder: RunFolder) -> tuple[dict[str, int], list[Trained]]:
     counts: dict[str, int] = {}
     texts: list[Trained] = []
     for stage in read:
-        artefact = Artefact(stage["kind"], stage["key"], store / stage["kind"] / stage["key"])
-        if not artefact.done:
-            raise InputError(f"{folder.path}: stage {stage['label']} is not finished: ratchet resume {folder.path}")
+        artefact = _finished(folder, plan, stage)
         row = _row_type(artefact)
         if row is not None and stage["label"] not in counts:
             rows = read_rows(artefact, row)
             counts[stage["label"]] = len(rows)
             texts += [Trained(r.id, text, cores.get(_problem(r))) for r in rows for text in _texts(r, tokenizer)]
     return counts, texts
+
+
+def _finished(folder: RunFolder, plan: dict[str, Any], stage: dict[str, Any]) -> Artefact:
+    artefact = Artefact(stage["kind"], stage["key"], Path(plan["store"]) / stage["kind"] / stage["key"])
+    if not artefact.done:
+        raise InputError(f"{folder.path}: stage {stage['label']} is not finished: ratchet resume {folder.path}")
+    return artefact
 
 
 def _row_type(artefact: Artefact) -> type[Row] | None:

@@ -10,6 +10,8 @@ from typing import Any
 
 from configs.errors import ConfigError
 from configs.load import apply_override, validate
+from configs.phases import phases_of
+from configs.reward_section import RewardModelSection
 from configs.schema import Recipe
 from pipelines.models import is_run, run_reference
 from pipelines.runfolder import RunFolder
@@ -30,24 +32,32 @@ def evaluation_recipe(
     name = Path(model).name
     if is_run(model):
         run = RunFolder.existing(Path(model)).recipe()
-        if iteration is not None and not 0 <= iteration <= run.iterations.count:
-            raise ConfigError(f"--iteration: {model} has iterations 0 to {run.iterations.count}, not {iteration}")
+        count = sum(phase.iterations.count for _, phase in phases_of(run))
+        if iteration is not None and not 0 <= iteration <= count:
+            raise ConfigError(f"--iteration: {model} has iterations 0 to {count}, not {iteration}")
         data = run.model_dump(mode="json")
-        if run.reward_model.kind != "none" and run.reward_model.run is None:
-            data["reward_model"] |= {"run": str(Path(model).expanduser().absolute()), "retrain": False}
-        number = run.iterations.count if iteration is None else iteration
+        if (judge := _reward_model(run)) is not None:
+            own = judge.run or str(Path(model).expanduser().absolute())
+            data["reward_model"] = judge.model_dump(mode="json") | {"run": own, "retrain": False}
+        number = count if iteration is None else iteration
         if number:
             data["model"]["name"] = run_reference(Path(model), number)
         name = f"{name}-{number}"
     elif iteration is not None:
         raise ConfigError(f"--iteration needs a run folder; {model} is not one")
     data["name"] = f"eval-{re.sub(r'[^A-Za-z0-9.]+', '-', name).strip('-')}"
-    data["iterations"] = {"count": 0}
+    data["iterations"], data["phases"] = {"count": 0}, []
     data["data"] = {**data.get("data", {}), "fresh_per_iteration": False}
     data["evaluation"] = {**data.get("evaluation", {}), "initial": True, "benchmarks": benchmark_sources(benchmarks, limit)}
     for override in overrides:
         apply_override(data, override)
     return validate(data, "the evaluation")
+
+
+def _reward_model(run: Recipe) -> RewardModelSection | None:
+    """The section of the last reward model that a run trains or takes from another one, None where it has none."""
+    phases = [p for _, p in phases_of(run) if p.reward_model.kind != "none"]
+    return next((p.reward_model for p in reversed(phases) if p.iterations.count or p.reward_model.run), None)
 
 
 def benchmark_sources(names: str, limit: int | None) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from configs.evaluation import BenchmarkSection, SourceSection
+from configs.evaluation_section import BenchmarkSection, SourceSection
 from data_gen.eval_prompts import SHOTS, eval_prompt, shots_source
 from pipelines import plan_balance
 from pipelines.stage import Stage
@@ -54,6 +54,8 @@ def evaluate(
 def _prompt(b: Builder, benchmark: BenchmarkSection, problems: Stage) -> tuple[dict[str, Any], Stage | None]:
     """Settings of sampling that a prompt by name replaces, and the stage of the worked examples where there are any."""
     e, source = b.recipe.evaluation, benchmark.source
+    if source.source == "validation":  # training problems
+        source = b.recipe.data.train
     named = eval_prompt(e.prompt, source.source) if e.prompt else None
     settings = {"prompt": named.section.model_dump(), "stop": named.stop} if named else {}
     if e.shots == 0 or (e.shots is None and e.prompt != "few_shot"):

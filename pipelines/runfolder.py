@@ -192,8 +192,15 @@ def _differences(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -
         x, y = a.get(key), b.get(key)
         if not prefix and key in ("executor", "track"):
             continue
+        if _sections(x) and _sections(y) and len(x) == len(y):
+            x, y = dict(enumerate(x)), dict(enumerate(y))
         if isinstance(x, Mapping) and isinstance(y, Mapping):
             found |= _differences(x, y, f"{prefix}{key}.")
         elif x != y:
             found[f"{prefix}{key}"] = (x, y)
     return found
+
+
+def _sections(value: Any) -> bool:
+    """Whether a value is a list of sections: phases, benchmarks."""
+    return isinstance(value, list) and all(isinstance(item, Mapping) for item in value)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from configs.errors import ConfigError, InputError
-from configs.evaluation import SourceSection
+from configs.evaluation_section import SourceSection
 from configs.rows import Problem
 from data_gen.eval_prompts import choose_shots, eval_prompt, given_shots, shots_source, shown
 from data_gen.procedural import generate

@@ -10,9 +10,12 @@ from configs.section import Positive, Section
 
 
 class SourceSection(Section):
-    """Where problems come from. `levels` and `max_number` belong to `procedural`, `path` to `jsonl`."""
+    """Where problems come from. `levels` and `max_number` belong to `procedural`, `path` to `jsonl`.
 
-    source: Literal["gsm8k", "math", "math500", "jsonl", "procedural"] = "procedural"
+    `validation` are the problems that `data.validation` takes out of the training problems.
+    """
+
+    source: Literal["gsm8k", "math", "math500", "jsonl", "procedural", "validation"] = "procedural"
     split: Literal["train", "test"] = "train"
     limit: Positive | None = None
     offset: Annotated[int, Field(ge=0)] = 0
@@ -29,14 +32,20 @@ class SourceSection(Section):
             raise ValueError("source `procedural` is endless: set `limit`")
         if self.source != "procedural" and (self.levels or self.max_number):
             raise ValueError("`levels` and `max_number` belong to source `procedural` only")
+        if self.source == "validation" and (self.split, self.limit, self.offset, self.seed) != ("train", None, 0, None):
+            raise ValueError("source `validation` takes no other key: `data.validation` says how many problems it has")
         return self
 
 
 class BenchmarkSection(Section):
-    """One evaluation set; `name` labels it in reports and folders."""
+    """One evaluation set; `name` labels it in reports and folders.
+
+    `when`: `each` model of the run is measured on it, or only the initial and the last one, at the `end` of the run.
+    """
 
     name: Annotated[str, Field(pattern=r"^[^/]+$")]
     source: SourceSection
+    when: Literal["each", "end"] = "each"
 
 
 PromptName = Literal["chat", "plain", "few_shot"]
