@@ -10,6 +10,7 @@ import msgspec
 
 from configs.errors import InputError
 from configs.rows import ProblemScore
+from pipelines.models import is_run, trained_names
 from pipelines.runfolder import RunFolder
 from pipelines.statistics import mcnemar, paired_bootstrap, paired_difference
 from pipelines.store import Artefact, read_rows
@@ -64,11 +65,12 @@ def paired(first: Sequence[ProblemScore], second: Sequence[ProblemScore]) -> Pai
 
 
 def measured(name: str) -> Measured:
-    """The model that RUN@ITERATION (0: the one that the run began with) or RUN (its last one) names, in a run folder or the
-    folder of an evaluation. Raises InputError where it was not evaluated, or not to the end."""
-    folder, at, number = name.rpartition("@")
-    if not at or not number.isdigit() or not (Path(folder).expanduser() / "recipe.yaml").is_file():
-        folder, number = name, ""
+    """The model that RUN@ITERATION (0: the one that the run began with; or its name in reports, such as sft) or RUN (its
+    last one) names, in a run folder or the folder of an evaluation. Raises InputError where it was not evaluated, or not
+    to the end."""
+    folder, at, iteration = name.rpartition("@")
+    if not at or not is_run(folder):
+        folder, iteration = name, ""
     run = RunFolder.existing(Path(folder).expanduser())
     if not (run.path / "plan.json").is_file():
         raise InputError(f"{folder} has not been started: ratchet resume {folder}")
@@ -76,14 +78,17 @@ def measured(name: str) -> Measured:
     models = _models(plan)
     if not models:
         raise InputError(f"{folder} evaluates nothing: ratchet eval {folder} --benchmarks gsm8k, and compare its folder")
-    wanted = int(number) if number else max(models)
+    names = trained_names(plan)
+    wanted = names.get(iteration, int(iteration) if iteration.isdigit() else -1) if iteration else max(models)
     if wanted not in models:
-        raise InputError(f"{folder} has evaluated iterations {', '.join(map(str, sorted(models)))}, not {wanted}")
+        shown = {number: f" ({label})" for label, number in names.items() if not label.startswith("iteration")}
+        have = ", ".join(f"{number}{shown.get(number, '')}" for number in sorted(models))
+        raise InputError(f"{folder} has evaluated iterations {have}, not {iteration}")
     for stage in models[wanted].values():
         if not _artefact(plan, stage).done:
             raise InputError(f"{folder}: stage {stage['label']} is not finished: ratchet resume {folder}")
     scores = {where: _artefact(plan, stage) for where, stage in models[wanted].items()}
-    return Measured(f"{folder}@{wanted}" if len(models) > 1 or number else folder, scores)
+    return Measured(f"{folder}@{iteration or wanted}" if len(models) > 1 or iteration else folder, scores)
 
 
 def compare(first: Measured, second: Measured, benchmark: str | None = None) -> dict[str, Any]:

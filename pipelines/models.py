@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import yaml
@@ -100,6 +100,12 @@ def run_reference(run: Path, iteration: int) -> str:
     return f"{run.expanduser().resolve()}@{iteration}"
 
 
+def trained_names(plan: dict[str, Any]) -> dict[str, int]:
+    """Numbers, from 1, of the models that a recorded plan trains, by their names in reports: iteration1, or sft, rft2."""
+    labels = {s["key"]: s["label"].removesuffix("/train") for s in plan["stages"]}
+    return {labels[key]: number for number, key in enumerate(plan["trained"], 1)}
+
+
 def _of_run(name: str) -> ResolvedModel:
     """RUN@ITERATION: the base model of the run and what the iteration trained on top of it.
 
@@ -110,13 +116,12 @@ def _of_run(name: str) -> ResolvedModel:
     if not (run / "plan.json").is_file():
         raise InputError(f"model.name: {run} has not been started: ratchet resume {run}")
     plan = read_json(run / "plan.json")
-    labels = {s["key"]: s["label"].removesuffix("/train") for s in plan["stages"]}
-    names = {labels[key]: key for key in plan["trained"]}
-    keys = names | {str(i): key for i, key in enumerate(plan["trained"], 1)}
-    if wanted not in keys:
+    names = trained_names(plan)
+    numbers = names | {str(i): i for i in names.values()}
+    if wanted not in numbers:
         shown = f" ({', '.join(names)})" if any(not n.startswith("iteration") for n in names) else ""
         raise InputError(f"model.name: {run} has iterations 1 to {len(plan['trained'])}{shown}, not `{wanted}`")
-    key = keys[wanted]
+    key = plan["trained"][numbers[wanted] - 1]
     if Path(plan["store"]) != store_root():
         raise InputError(f"model.name: {run} keeps its artefacts in {plan['store']}, not in {store_root()}: set RATCHET_HOME")
     if not (store_root() / "train" / key / "manifest.json").is_file():

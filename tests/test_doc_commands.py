@@ -27,12 +27,14 @@ import yaml
 from typer.testing import CliRunner
 
 from configs.load import load_recipe
+from data_gen.problems import load_problems
 from pipelines.cli import app
 from pipelines.evaluation import evaluation_recipe
 from pipelines.models import ResolvedModel, model_for_plan
 from pipelines.plan import Plan, build, resolve
+from rewards import verify
 from tests.conftest import DemoRun, TinyRun
-from tests.pipelines.helpers import environment, ratchet
+from tests.pipelines.helpers import environment, ratchet, write_reward_run
 from tests.test_docs import DOCUMENTS, ROOT, blocks
 
 RUN, SLOW, PLAN = "run", "slow", "plan"
@@ -78,6 +80,14 @@ BLOCKS: dict[str, dict[str, str]] = {
     "engines.md": {"make vllm-cpu": PLAN, "ratchet run demo executor.workers=2": _WORKERS},
     "memory.md": {"ratchet plan rft_gsm8k": RUN},
     "ray.md": {"pip install -e '.[ray]'": _WORKERS, "ray start --head": PLAN, "ratchet run rft_gsm8k executor.kind=ray": PLAN},
+    "evaluation.md": {
+        "ratchet eval runs/demo --benchmarks gsm8k,math500": PLAN,
+        "ratchet eval runs/demo --benchmarks gsm8k evaluation.prompt=few_shot": PLAN,
+        "ratchet eval runs/reward_model_gsm8k": PLAN,
+        "ratchet compare runs/demo@1 runs/demo@2": SLOW,
+        "ratchet contamination runs/rft_gsm8k": PLAN,
+        "pip install -e '.[lm-eval]'": PLAN,
+    },
     "resume.md": {"ratchet resume runs/demo": SLOW},
 }
 
@@ -143,14 +153,20 @@ def test_tests_that_run_a_block_exist() -> None:
 
 
 @pytest.fixture
-def reader(tmp_path: Path, tiny_model: Path, tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch) -> Path:
+def reader(
+    tmp_path: Path, home: Path, tiny_model: Path, tiny_run: TinyRun, bundled: ResolvedModel, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """The folder in which a reader types: what the pages speak of is there, small."""
     (tmp_path / "runs").mkdir()
+    home.mkdir()
+    (home / "models").symlink_to(bundled.path.parent)
+    write_reward_run(tmp_path / "runs" / "reward_model_gsm8k", home, bundled.fingerprint)
     shutil.copytree(tiny_run.folder, tmp_path / "runs" / "demo", symlinks=True)
     (tmp_path / "my-model").symlink_to(tiny_model)
     problems = [{"question": f"What is {a} + {b}?", "answer": a + b} for a in (1, 2, 3, 4) for b in (2, 5)]
     (tmp_path / "mine.jsonl").write_text("".join(json.dumps(p) + "\n" for p in problems))
     (tmp_path / "held_out.jsonl").write_text('{"question": "What is 6 + 7?", "answer": 13}\n')
+    (tmp_path / "my_shots.jsonl").write_text('{"question": "What is 6 + 7?", "answer": 13, "solution": "6 + 7 = 13"}\n')
     answers = [{"id": "a", "gold": "12", "prediction": "The answer is 12."}, {"id": "b", "gold": "3", "prediction": "#### 4"}]
     (tmp_path / "answers.jsonl").write_text("".join(json.dumps(a) + "\n" for a in answers))
     samples = next(body for body in blocks(ROOT / "docs" / "reward_models.md", "") if '"response"' in body)
@@ -160,7 +176,7 @@ def reader(tmp_path: Path, tiny_model: Path, tiny_run: TinyRun, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("block", of(RUN))
-def test_quick_blocks_run(block: Block, reader: Path, bundled: ResolvedModel) -> None:
+def test_quick_blocks_run(block: Block, reader: Path) -> None:
     for words in block.words:
         assert words[0] == "ratchet", "other programmes are not quick"
         done = CliRunner().invoke(app, words[1:])
@@ -169,7 +185,7 @@ def test_quick_blocks_run(block: Block, reader: Path, bundled: ResolvedModel) ->
 
 
 @pytest.mark.parametrize("block", of(PLAN))
-def test_long_blocks_can_be_planned(block: Block, reader: Path, bundled: ResolvedModel) -> None:
+def test_long_blocks_can_be_planned(block: Block, reader: Path) -> None:
     for words in block.words:
         _check(words, reader)
 
@@ -219,6 +235,16 @@ def _check_install(words: list[str]) -> None:
             assert set(extra[1].split(",")) <= set(project["optional-dependencies"])
         elif "==" in word:
             assert word in (ROOT / "Makefile").read_text()
+
+
+def test_the_conversion_of_another_set_gives_problems(reader: Path) -> None:
+    (body,) = blocks(ROOT / "docs" / "evaluation.md", "python")
+    record = {"ID": "chal-1", "Body": "Ann has 8 pens.", "Question": "How many are 3 more?", "Answer": 11.0, "Type": "Addition"}
+    Path("SVAMP.json").write_text(json.dumps([record]))
+    subprocess.run([sys.executable, "-c", body], check=True)
+    (problem,) = load_problems("jsonl", "test", path="svamp.jsonl")
+    assert (problem.question, problem.subject) == ("Ann has 8 pens. How many are 3 more?", "Addition")
+    assert verify("The answer is 11.", problem.answer, "lenient").correct
 
 
 @pytest.mark.slow

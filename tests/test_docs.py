@@ -17,10 +17,11 @@ import typer.main
 import yaml
 
 from benchmarks import results
+from configs.evaluation_section import BenchmarkSection
 from configs.load import find_recipe, load_recipe, shipped, valid_keys, validate
 from configs.phase_section import PhaseSection
 from configs.phases import phases_of
-from configs.schema import BenchmarkSection, Recipe
+from configs.schema import Recipe
 from data_gen.problems import load_problems
 from pipelines.cli import app
 from pipelines.estimate import Device, estimate

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from configs.errors import InputError
 from configs.load import load_recipe
 from configs.rows import Problem
 from configs.schema import ModelSection
 from pipelines.cli import app
+from pipelines.compare import measured
 from pipelines.models import ResolvedModel, resolve_model
 from pipelines.plan import Plan, build, resolve
 from pipelines.runfolder import RunFolder
@@ -158,6 +160,9 @@ def test_models_of_a_run_are_found_by_number_and_by_name(phase_run: TinyRun, mon
     assert found["1"].trained == found["sft"].trained == artefact(phase_run, "sft/train").key
     assert found["3"].trained == found["rft2"].trained == artefact(phase_run, "rft2/train").key
     assert (found["1"].label, found["rft2"].label) == ("run@1", "run@rft2"), "named after the run, as they were asked for"
+    assert measured(f"{phase_run.folder}@3").scores == measured(f"{phase_run.folder}@rft2").scores
+    with pytest.raises(InputError, match=r"has evaluated iterations 0, 1 \(sft\), .*, 5 \(remax\), not dpi"):
+        measured(f"{phase_run.folder}@dpi")
     message = _ratchet(phase_run.home, "plan", "demo", f"model.name={phase_run.folder}@dpi", code=1)
     assert "has iterations 1 to 5 (sft, rft1, rft2, dpo, remax), not `dpi`" in message
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,6 +11,7 @@ from configs.load import load_recipe
 from pipelines.models import ResolvedModel
 from pipelines.plan import Plan, build, resolve
 from pipelines.stage import Stage
+from tests.pipelines.helpers import write_plan, write_reward_run
 
 BENCHMARKS = "[{name: gsm8k, source: {source: gsm8k, split: test}}, {name: math500, source: {source: math500, split: test}}]"
 
@@ -109,23 +108,13 @@ def test_settings_that_do_not_fit(setting: list[str], message: str):
 
 # --- another run's reward model -------------------------------------------------------------------
 
+TRAIN = "{source: gsm8k, split: train, limit: 99}"
 WANTED = ("evaluation.samples=4", "reward_model.kind=outcome")
 
 
 @pytest.fixture
 def other_run(home: Path, tmp_path: Path) -> Path:
-    """A run folder with a finished reward model in the store."""
-    artefact = home / "store" / "reward_train" / ("b" * 32)
-    artefact.mkdir(parents=True)
-    config = {"model": "f" * 32, "reward_model": {"kind": "outcome"}, "training": {"adapter": "lora", "lora": {"r": 5}}}
-    (artefact / "manifest.json").write_text(json.dumps({"config": config}))
-    return write_plan(tmp_path / "other", home, [{"kind": "reward_train", "key": "b" * 32}])
-
-
-def write_plan(folder: Path, home: Path, found: list[dict[str, Any]]) -> Path:
-    folder.mkdir()
-    (folder / "plan.json").write_text(json.dumps({"store": str(home / "store"), "stages": found}))
-    return folder
+    return write_reward_run(tmp_path / "other", home, "f" * 32)
 
 
 def test_another_runs_reward_model_judges_the_sampled_answers(other_run: Path):
@@ -146,6 +135,29 @@ def test_in_a_training_run_it_serves_from_the_start(other_run: Path):
     assert found["iteration1/select"].inputs["scores"].inputs["reward_model"].key == "b" * 32
     assert "iteration1/reward_eval" not in found, "nobody knows what the other run held out"
     assert found["iteration1/gsm8k/sampled/reward_eval"].inputs["previous"] is found["initial/gsm8k/sampled/reward_eval"]
+
+
+def test_a_phase_may_take_another_runs_reward_model(other_run: Path):
+    phases = f"[{{name: a}}, {{name: b, reward_model: {{kind: outcome, run: {other_run}}}}}, {{name: c}}]"
+    plan = plan_of("evaluation.samples=4", f"phases={phases}", "iterations.count=1", f"data.train={TRAIN}")
+    found = stages(plan)
+    assert len(found) == len(plan.stages), "every label once"
+    judged = [s.label.partition("/")[0] for s in plan.stages if s.kind == "reward_eval" and "math500" in s.label]
+    assert judged == ["a", "b"], "the model that the phase began with, and its own"
+    assert found["b/gsm8k/sampled/reward_eval"].inputs["previous"] is found["a/gsm8k/sampled/reward_eval"]
+    whole = ("evaluation.samples=4", "reward_model.kind=outcome", f"reward_model.run={other_run}", "iterations.count=1")
+    plan = plan_of(*whole, "phases=[{name: a}, {name: b, reward_model: {run: null}}]")
+    trained = [s.label for s in plan.stages if s.kind == "reward_train"]
+    assert trained == ["b/reward_train"], "a phase without `run` trains its own"
+
+
+def test_examples_for_validation_problems_come_from_their_source():
+    held = "evaluation.benchmarks=[{name: held, source: {source: validation}}]"
+    gsm8k = ("data.train={source: gsm8k, split: train, limit: 99}", "data.validation=9")
+    found = stages(plan_of(held, *gsm8k, "evaluation.prompt=few_shot"))
+    assert found["shots/held"].config["count"] == 8
+    assert found["shots/held"].inputs["problems"].kind == "validation"
+    assert found["problems/held-training"].config["split"] == "train"
 
 
 def test_reward_models_that_cannot_be_used(other_run: Path, home: Path, tmp_path: Path):
