@@ -25,7 +25,7 @@ class RewardModelSection(Section):
     aggregation: Literal["minimum", "product", "last"] = "minimum"
     retrain: bool = False
     samples: Annotated[int, Field(ge=2)] = 6
-    similarity: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
+    similarity: Annotated[float, Field(gt=0.0, le=1.0)] | None = 0.9
     truncated_negatives: bool = True
     balance_difficulty: bool = False
     min_groups: Positive = 1

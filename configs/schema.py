@@ -310,7 +310,7 @@ class TrainingSection(Section):
     batch_size: Positive = 16
     micro_batch_tokens: Positive = 4096
     gradient_checkpointing: bool = False
-    checkpoint_every: Positive = 20
+    checkpoint_every: Positive | Literal["auto"] = "auto"
 
     @model_validator(mode="after")
     def _method_fits(self) -> TrainingSection:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainers.checkpoint import SaveError, load_checkpoint, save_checkpoint
+from trainers.checkpoint import Pace, SaveError, load_checkpoint, save_checkpoint
 
 
 def _state(fused: bool = False, device: str = "cpu") -> tuple[dict[str, torch.nn.Parameter], torch.optim.Optimizer]:
@@ -84,3 +84,18 @@ def test_a_failing_write_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.
 def test_nothing_there_is_none(tmp_path: Path) -> None:
     parameters, optimizer = _state()
     assert load_checkpoint(tmp_path, parameters, optimizer) is None
+
+
+def test_checkpoints_are_a_minute_apart_and_rarer_where_saving_takes_long() -> None:
+    now = [0.0]
+    pace = Pace("auto", clock=lambda: now[0])
+    assert not pace.due(1)
+    now[0] = 60.0
+    assert pace.due(2)
+    with pace.saving():
+        now[0] += 10.0
+    now[0] += 199.0
+    assert not pace.due(3), "saving took ten seconds"
+    now[0] += 1.0
+    assert pace.due(4)
+    assert [Pace(3).due(n) for n in range(1, 7)] == [False, False, True, False, False, True]
