@@ -115,19 +115,21 @@ def compare(first: Measured, second: Measured, benchmark: str | None = None) -> 
 
 def lines(found: dict[str, Any]) -> list[str]:
     """The comparison as text."""
+    rows = found["comparisons"]
+    wide, long = (max(least, *(len(r[k]) for r in rows)) for k, least in (("benchmark", 14), ("decoding", 9)))
     result = [
         f"A: {found['first']}", f"B: {found['second']}", "",
-        f"{'benchmark':14} {'decoding':9} {'problems':>8} {'A':>7} {'B':>7} {'B - A':>7}  {'95% interval':16} "
+        f"{'benchmark':{wide}} {'decoding':{long}} {'problems':>8} {'A':>7} {'B':>7} {'B - A':>7}  {'95% interval':16} "
         f"{'only A':>6} {'only B':>6}  {'p':8} test",
     ]
-    for r in found["comparisons"]:
+    for r in rows:
         interval = f"[{100 * r['low']:+.1f}, {100 * r['high']:+.1f}]"
         result.append(
-            f"{r['benchmark']:14} {r['decoding']:9} {r['problems']:>8} {r['first']:>7.1%} {r['second']:>7.1%} "
+            f"{r['benchmark']:{wide}} {r['decoding']:{long}} {r['problems']:>8} {r['first']:>7.1%} {r['second']:>7.1%} "
             f"{100 * r['difference']:>+7.1f}  {interval:16} {len(r['only_first']):>6} {len(r['only_second']):>6}  "
             f"{p_value(r['p']):8} {r['test']}"
         )
-    for r in found["comparisons"]:
+    for r in rows:
         where = f"{r['benchmark']} {r['decoding']}"
         result.append(f"{where}: {verdict(r)}")
         if any(r["left_out"]):

@@ -40,7 +40,7 @@ def clustered(shares: Sequence[float], answers: int, z: float = Z95) -> tuple[fl
     p = min(1.0, max(0.0, math.fsum(shares) / n))
     between = math.fsum((x - p) ** 2 for x in shares) / (n * max(1, n - 1))
     spread = p * (1.0 - p)
-    if spread < 1e-15:
+    if spread < 1e-15 or n == 1:  # no spread to be seen between problems
         return _wilson(p, n, z)
     effective = answers if between * answers < spread else max(n, spread / between)
     return _wilson(p, effective, z)

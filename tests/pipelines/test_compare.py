@@ -104,6 +104,14 @@ def test_what_is_not_alike_is_said(tmp_path: Path):
     assert "compared on what both have; left out 2 of A and 0 of B" in shown
 
 
+def test_columns_are_as_wide_as_the_longest_label(tmp_path: Path):
+    benchmark = "word-problems-of-six-steps"
+    one = a_run(tmp_path / "one", [rows(BEFORE), rows(AFTER)], benchmark=benchmark)
+    head, row = lines(compare(measured(f"{one}@0"), measured(str(one))))[3:5]
+    assert head.index("decoding") == row.index("greedy") == len(benchmark) + 1
+    assert head.index("problems") + len("problems") == row.index(" 10") + len(" 10")
+
+
 def test_the_words_follow_the_test(tmp_path: Path):
     one = a_run(tmp_path / "one", [rows([0] * 20), rows([1] * 6 + [0] * 14), rows([1] * 5 + [0] * 15)])
 

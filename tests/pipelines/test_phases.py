@@ -15,6 +15,7 @@ from configs.rows import Problem
 from configs.schema import ModelSection
 from pipelines.cli import app
 from pipelines.compare import measured
+from pipelines.contamination import check_run
 from pipelines.models import ResolvedModel, resolve_model
 from pipelines.plan import Plan, build, resolve
 from pipelines.runfolder import RunFolder
@@ -179,6 +180,13 @@ def test_any_model_of_the_run_can_be_evaluated(phase_run: TinyRun, tmp_path: Pat
     assert "run@2        own" in message
     message = _ratchet(phase_run.home, "eval", phase_run.folder, "--iteration", "6", code=1)
     assert "has iterations 0 to 5, not 6" in message
+
+
+def test_rows_of_all_phases_are_checked_against_every_evaluation_set(phase_run: TinyRun) -> None:
+    found = check_run(phase_run.folder, None)
+    assert set(found["rows"]) == {"sft/select", "rft1/select", "rft2/select", "dpo/pairs", "problems/clean"}
+    assert {name: parts["question"]["checked"] for name, parts in found["benchmarks"].items()} == {"held": 4, "words": 8}
+    assert not found["benchmarks"]["held"]["question"]["contained"], "what is held out is not trained on"
 
 
 def test_the_run_is_reported_by_phase(phase_run: TinyRun) -> None:

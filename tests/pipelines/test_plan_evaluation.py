@@ -8,8 +8,10 @@ import pytest
 
 from configs.errors import ConfigError, InputError
 from configs.load import load_recipe
+from pipelines.evaluation import evaluation_recipe
 from pipelines.models import ResolvedModel
 from pipelines.plan import Plan, build, resolve
+from pipelines.runfolder import RunFolder
 from pipelines.stage import Stage
 from tests.pipelines.helpers import write_plan, write_reward_run
 
@@ -176,3 +178,12 @@ def test_reward_models_that_cannot_be_used(other_run: Path, home: Path, tmp_path
     manifest.write_text(manifest.read_text().replace("f" * 32, "e" * 32))
     with pytest.raises(ConfigError, match="another base model"):
         plan_of(*WANTED, f"reward_model.run={other_run}")
+
+
+def test_an_evaluation_takes_the_reward_model_of_the_last_phase_that_has_one(tmp_path: Path):
+    searched = "rollouts.allocation=sequential"  # of the whole run: only the phase that trains the model must not search
+    process = "{name: a, rollouts: {allocation: fixed}, reward_model: {kind: process}}"
+    recipe = load_recipe("demo", [f"phases=[{process}, {{name: b}}]", searched])
+    folder = RunFolder.create(tmp_path / "run", recipe).path
+    found = evaluation_recipe(str(folder), "gsm8k", None, 0, []).reward_model
+    assert (found.kind, found.run) == ("process", str(folder))

@@ -111,6 +111,12 @@ def test_no_right_answer_leaves_room_as_many_problems_would():
     assert clustered([1.0] * 10, 160) == pytest.approx((0.7225, 1.0), abs=5e-5)
 
 
+def test_answers_to_one_problem_count_as_one():
+    low, high = clustered([0.75], 4)
+    assert (low, high) == clustered([0.75], 400)
+    assert high - low > wilson(3, 4)[1] - wilson(3, 4)[0]
+
+
 @pytest.mark.parametrize(("n", "m", "a", "b"), [(40, 1, 0.3, 0.7), (40, 8, 0.3, 0.7), (60, 4, 0.1, 1.5), (60, 16, 5.0, 1.0)])
 def test_the_clustered_interval_covers_95_times_in_100_where_the_naive_one_does_not(n: int, m: int, a: float, b: float):
     """Problems with solve rates from a beta distribution, m samples each."""
