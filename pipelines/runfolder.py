@@ -3,6 +3,8 @@
     recipe.yaml     the resolved recipe          plan.json      stages with their keys
     events.jsonl    what happened, in order      metrics.jsonl  one record for each finished stage
     artefacts/      links into the store, in the order of the plan
+    estimate.json   what the plan was thought to cost before anything ran
+    live.json       what the stage at work has done, see `pipelines.live`
 """
 
 from __future__ import annotations
@@ -140,13 +142,32 @@ class RunFolder:
         """Append to the event log."""
         self._append("events.jsonl", {"time": _now(), "event": event, **fields})
 
-    def metrics(self, label: str, kind: str, key: str, cached: bool, values: Mapping[str, Any]) -> None:
-        """Append the metrics of a finished stage."""
-        self._append("metrics.jsonl", {"stage": label, "kind": kind, "key": key, "cached": cached, **values})
+    def write_estimate(self, estimated: Mapping[str, Any]) -> None:
+        """Record what the plan was thought to cost. A resume leaves the first estimate of the same stages as it is."""
+        known = [s["key"] for s in self.estimate().get("stages", [])]
+        if known != [s["key"] for s in estimated["stages"]]:
+            write_json(self.path / "estimate.json", estimated)
+
+    def estimate(self) -> dict[str, Any]:
+        """The recorded estimate (see `pipelines.estimate`); empty of a run that began before there was one."""
+        path = self.path / "estimate.json"
+        return read_json(path) if path.exists() else {}
+
+    def metrics(
+        self, label: str, kind: str, key: str, cached: bool, values: Mapping[str, Any], summary: str | None = None
+    ) -> None:
+        """Append the metrics of a finished stage, and its line on the screen."""
+        record = {"stage": label, "kind": kind, "key": key, "cached": cached}
+        record |= {"summary": summary} if summary is not None else {}
+        self._append("metrics.jsonl", record | {k: v for k, v in values.items() if k not in record})
 
     def read_metrics(self) -> dict[str, dict[str, Any]]:
         """The last metrics of each stage by label."""
         return {m["stage"]: m for m in self._lines("metrics.jsonl")}
+
+    def metrics_by_key(self) -> dict[str, dict[str, Any]]:
+        """The last metrics of each stage by key: labels may repeat where a run begins from another run's iteration."""
+        return {m["key"]: m for m in self._lines("metrics.jsonl")}
 
     def events(self) -> list[dict[str, Any]]:
         """All events so far."""

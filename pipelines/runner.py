@@ -44,9 +44,9 @@ def run_plan(plan: Plan, store: Store, folder: RunFolder, reporter: Reporter) ->
             manifest = artefact.manifest()
             results[stage.label] = manifest["metrics"]
             tracker.log(stage.label, manifest["metrics"])
-            folder.metrics(stage.label, stage.kind, stage.key, cached, manifest["metrics"])
-            note = "cached" if cached else f"{manifest['timing']['seconds']:.1f} s"
-            reporter.line(f"[{number}/{len(plan.stages)}] {stage.label}: {summary(stage.kind, manifest)} ({note})")
+            note, told = "cached" if cached else f"{manifest['timing']['seconds']:.1f} s", summary(stage.kind, manifest)
+            folder.metrics(stage.label, stage.kind, stage.key, cached, manifest["metrics"], told)
+            reporter.line(f"[{number}/{len(plan.stages)}] {stage.label}: {told} ({note})")
     finally:
         tracker.finish()
         if executor is not None:
@@ -79,7 +79,7 @@ def _make(
         )
         began = time.monotonic()
         try:
-            executor.run(task, missing, reporter.stage(*place, task, count))
+            executor.run(task, missing, reporter.stage(*place, task, count, len(missing)))
             results = work.shard_results(task, count)
             metrics = kind.metrics(task, results)
         except BaseException as e:
@@ -96,7 +96,8 @@ def _manifest(
     timing: dict[str, float] = {}
     for result in results:
         for name, value in result.timing.items():
-            timing[name] = max(timing.get(name, 0.0), value) if name.startswith("slowest") else timing.get(name, 0.0) + value
+            largest = name.startswith(("slowest", "peak"))
+            timing[name] = max(timing.get(name, 0.0), value) if largest else timing.get(name, 0.0) + value
     timing["shard_seconds"] = timing.pop("seconds", 0.0)
     return {
         "version": kinds()[task.kind].version,

@@ -1,0 +1,142 @@
+"""Accuracy by iteration, with intervals and the paired gain over the first model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from pipelines.report.chart import Line, Point, line_chart
+from pipelines.report.html import figure, join, note, table
+from pipelines.report.numbers import interval, number, percent, points
+from pipelines.report.page import Section
+from pipelines.report.record import RunRecord, StageRecord
+from pipelines.statistics import paired_difference
+
+
+@dataclass(frozen=True)
+class Score:
+    """One model on one benchmark. `place` is the iteration that trained the model, 0: what the run began with."""
+
+    stage: StageRecord
+    place: int
+    benchmark: str
+    decoding: str
+
+    @property
+    def series(self) -> str:
+        """Benchmark and decoding: what is comparable between models."""
+        return f"{self.benchmark}, {self.decoding}"
+
+    def value(self, name: str) -> float:
+        """A metric of the score."""
+        return self.stage.metrics[name]
+
+    def shares(self) -> dict[str, float]:
+        """Share of right answers by problem id; empty where the rows are out of reach."""
+        rows = self.stage.rows(["problem", "samples", "correct"])
+        return {r["problem"]: r["correct"] / r["samples"] for r in rows}
+
+
+def scores(run: RunRecord) -> list[Score]:
+    """All scores that there are, in the order of the plan.
+
+    The model of a score is told by what trained it, not by its label: a run that begins from another run's iteration
+    uses that iteration's name for its first model.
+    """
+    trained = [s.key for s in run.stages if s.kind == "train"]
+    found = []
+    for stage in run.of_kind("score"):
+        samples = run.by_key(stage.inputs.get("samples"))
+        model = samples.inputs.get("model") if samples else None
+        place = trained.index(model) + 1 if model in trained else 0
+        _, benchmark, decoding = stage.label.split("/")
+        found.append(Score(stage, place, benchmark, decoding))
+    return found
+
+
+def place_name(run: RunRecord, place: int) -> str:
+    """Name of a model of the run."""
+    if place:
+        return f"iteration {place}"
+    start = str(run.setting("model.name") or "")
+    return f"start ({start.rpartition('/')[2]})" if "@" in start else "initial"
+
+
+def by_series(found: list[Score]) -> dict[str, list[Score]]:
+    """Scores that can be compared, by what they measure."""
+    groups: dict[str, list[Score]] = {}
+    for s in found:
+        groups.setdefault(s.series, []).append(s)
+    return groups
+
+
+def gain(first: Score, last: Score) -> tuple[float, float, float] | None:
+    """Mean paired difference over the problems that both have seen, with its 95 % interval; None without rows."""
+    before, after = first.shares(), last.shares()
+    common = [p for p in before if p in after]
+    if not common or first is last:
+        return None
+    return paired_difference([before[p] for p in common], [after[p] for p in common], seed=0)
+
+
+def section(run: RunRecord) -> Section | None:
+    """The figure and the table of accuracies."""
+    found = scores(run)
+    if not found:
+        return None
+    groups = by_series(found)
+    parts: list[Markup] = []
+    if any(len({s.place for s in g}) > 1 for g in groups.values()):
+        parts.append(_figure(run, groups))
+    parts.append(_table(run, groups))
+    parts.append(note(_conditions(found)))
+    return Section("accuracy", "Accuracy by iteration", join(parts))
+
+
+def _figure(run: RunRecord, groups: dict[str, list[Score]]) -> Markup:
+    places = sorted({s.place for g in groups.values() for s in g})
+    lines = []
+    for i, (name, group) in enumerate(groups.items()):
+        aside = (i - (len(groups) - 1) / 2) * 0.06  # so that error bars do not cover each other
+        dots = []
+        for s in sorted(group, key=lambda s: s.place):
+            low, high = s.value("low"), s.value("high")
+            told = f"{place_name(run, s.place)}, {name}: {percent(s.value('accuracy'))} {interval(low, high)}"
+            dots.append(Point(s.place + aside, s.value("accuracy"), low, high, told))
+        lines.append(Line(name, dots, i))
+    chart = line_chart(
+        "Accuracy by iteration", lines, x_label="model after iteration", y_label="accuracy",
+        form=lambda v: percent(v, 0), x_ticks=[(p, "start" if p == 0 else str(p)) for p in places],
+    )
+    return figure(chart, "Share of problems answered correctly after each iteration. Bars are 95% intervals.")
+
+
+def _table(run: RunRecord, groups: dict[str, list[Score]]) -> Markup:
+    """One table for each benchmark and decoding."""
+    headers = ["model", "accuracy", "95% interval", "gain, points", "problems", "no answer", "cut off", "mean tokens"]
+    tables = []
+    for name, group in groups.items():
+        rows = []
+        for s in group:
+            found = gain(group[0], s)
+            told = f"{points(found[0])} [{points(found[1])}, {points(found[2])}]" if found else "\u2013"
+            m = s.stage.metrics
+            rows.append([
+                place_name(run, s.place), percent(m["accuracy"]), interval(m["low"], m["high"]), told, number(m["problems"]),
+                percent(m.get("no_answer")), percent(m.get("truncated")),
+                number(m.get("mean_tokens") and round(m["mean_tokens"], 1)),
+            ])  # fmt: skip
+        tables.append(table(headers, rows, range(1, 8), name))
+    return join(tables)
+
+
+def _conditions(found: list[Score]) -> str:
+    m = found[-1].stage.metrics
+    sampling = m.get("sampling", {})
+    kept = ", ".join(f"{k} {v}" for k, v in sampling.items() if k in ("engine", "dtype", "max_tokens"))
+    return (
+        f"Answers are extracted in {m.get('mode', '?')} mode; {kept}. Intervals are Wilson's for one answer a problem, a "
+        "bootstrap over problems for several. The gain is the mean difference to the first model on the same problems, with "
+        "a paired bootstrap interval."
+    )

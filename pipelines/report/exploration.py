@@ -1,0 +1,129 @@
+"""Exploration and exploitation: how many different right answers, how well rewards tell them, and the balance of both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from pipelines.report.chart import Line, Point, heat_map, line_chart
+from pipelines.report.html import figure, join, note, table, tag
+from pipelines.report.numbers import number
+from pipelines.report.page import Section
+from pipelines.report.record import RunRecord, StageRecord
+
+_PANELS = (
+    ("Exploration: pass@K", "share of problems", ("pass@",)),
+    ("Exploitation: reward@K-S", "share of problems", ("reward@", "score@")),
+    ("Diversity of right solutions", "value", ("diversity", "equation_gap", "unique_correct", "selected_diversity")),
+)
+
+
+def section(run: RunRecord) -> Section | None:
+    """Metrics over the iterations, then the balance surfaces."""
+    parts, children = [], []
+    measured = run.of_kind("exploration")
+    own = [s for s in measured if s.label.count("/") == 1]
+    for title, anchor, stages in (
+        ("On the training problems", "explore-training", own),
+        ("On the benchmarks", "explore-benchmarks", [s for s in measured if s not in own]),
+    ):
+        if stages:
+            parts += [tag("h3", title, id=anchor), _metrics(run, stages)]
+            children.append((anchor, title))
+    if surfaces := _surfaces(run):
+        parts += [tag("h3", "Balance surface", id="balance"), *surfaces]
+        children.append(("balance", "Balance surface"))
+    if not parts:
+        return None
+    return Section("exploration", "Exploration and exploitation", join(parts), children)
+
+
+def _metrics(run: RunRecord, stages: Sequence[StageRecord]) -> Markup:
+    places = {s.key: i for i, s in enumerate(stages)}
+    names = list(dict.fromkeys(k for s in stages for k, v in s.metrics.items() if isinstance(v, int | float)))
+    figures_ = {s.key: _overall(s) for s in stages}
+    panels = []
+    for title, axis, prefixes in _PANELS:
+        mine = [n for n in names if n.startswith(prefixes)][:8]
+        lines = []
+        for i, name in enumerate(mine):
+            dots = [
+                Point(places[s.key], f["mean"], f.get("low"), f.get("high")) for s in stages
+                if (f := figures_[s.key].get(name)) is not None and f.get("mean") is not None
+            ]  # fmt: skip
+            if dots:
+                lines.append(Line(name, dots, i))
+        if lines and len(stages) > 1:
+            marks = [(float(i), s.iteration.removeprefix("iteration")) for i, s in enumerate(stages)]
+            chart = line_chart(title, lines, x_label="iteration", y_label=axis, x_ticks=marks, size=(460.0, 260.0))
+            panels.append(figure(chart, tag("strong", title)))
+    headers = ["metric", *(s.label.removesuffix("/exploration") for s in stages)]
+    rows = [[n, *(_cell(figures_[s.key].get(n)) for s in stages)] for n in names]
+    told = note("Means over problems, with 95% intervals where the metric has one. docs/bstar.md explains the metrics.")
+    return join([tag("div", *panels, class_="grid") if panels else None, table(headers, rows, range(1, len(headers))), told])
+
+
+def _overall(stage: StageRecord) -> dict[str, Mapping[str, Any]]:
+    """Each metric with its interval, or alone where the artefact is out of reach."""
+    content = stage.json("exploration.json") or {}
+    plain = {k: {"mean": v} for k, v in stage.metrics.items() if isinstance(v, int | float)}
+    return plain | content.get("overall", {})
+
+
+def _cell(f: Mapping[str, Any] | None) -> str:
+    if f is None or f.get("mean") is None:
+        return "\u2013"
+    between = f" [{number(f['low'])}, {number(f['high'])}]" if f.get("low") is not None else ""
+    return f"{number(f['mean'])}{between}"
+
+
+def _surfaces(run: RunRecord) -> list[Markup]:
+    """A heat map for the last balance of each iteration, with what the selection then made of it."""
+    stages = run.of_kind("balance")
+    last = {(s.iteration): s for s in stages}
+    found = []
+    for stage in last.values():
+        content = stage.json("surface.json")
+        if content and content.get("temperatures"):
+            found.append(_surface(stage, content))
+    return found
+
+
+def _surface(stage: StageRecord, content: Mapping[str, Any]) -> Markup:
+    columns = sorted(content["temperatures"], key=lambda t: t["temperature"])
+    thresholds, point = content["thresholds"], content["point"]
+    scores = [[t["score"][i][t["cap"][i] - 1] for t in columns] for i in range(len(thresholds))]
+    bands = _bands(scores)
+    labels = [number(thresholds[a]) if a == b else f"{number(thresholds[a])} to {number(thresholds[b])}" for a, b in bands]
+    row = next((i for i, (a, b) in enumerate(bands) if thresholds[a] <= point["threshold"] <= thresholds[b]), None)
+    column = next((i for i, t in enumerate(columns) if t["temperature"] == point["temperature"]), None)
+    names = [number(t["temperature"]) for t in columns]
+    order = list(reversed(range(len(bands))))  # the highest threshold on top
+    chosen = (order.index(row), column) if row is not None and column is not None else None
+    values = [scores[bands[i][0]] for i in order]
+    chart = heat_map(
+        f"Balance score, {stage.iteration}", names, [labels[i] for i in order], values, x_label="temperature",
+        y_label="threshold", chosen=chosen, form=lambda v: f"{v:.3f}",
+    )
+    told = (
+        f"Balance score in {stage.iteration} after {number(stage.metrics.get('queries'))} problems at most, by temperature "
+        f"and reward threshold (n* = {number(content['n_star'])}). Chosen and framed: temperature "
+        f"{number(point['temperature'])}, threshold {number(point['threshold'])}, score {number(point['score'])}, "
+        f"{number(point['selected'])} selected. Thresholds that give the same scores share a row. Columns were drawn on "
+        + ", ".join(f"{n}: {number(t['queries'])}" for n, t in zip(names, columns, strict=True)) + " problems."
+    )
+    rows = [[labels[i], *(number(v) for v in scores[bands[i][0]])] for i in order]
+    return figure(chart, told, table(["threshold", *(f"temperature {n}" for n in names)], rows, range(1, len(names) + 1)))
+
+
+def _bands(scores: Sequence[Sequence[float]]) -> list[tuple[int, int]]:
+    """Runs of rows that are equal: (first, last)."""
+    bands: list[tuple[int, int]] = []
+    for i, row in enumerate(scores):
+        if bands and scores[bands[-1][0]] == row:
+            bands[-1] = (bands[-1][0], i)
+        else:
+            bands.append((i, i))
+    return bands

@@ -1,0 +1,89 @@
+"""Reward models: RM@k beside votes and pass@k, pairwise accuracy beside simple baselines, and the alarm."""
+
+from __future__ import annotations
+
+from markupsafe import Markup
+
+from pipelines.report.chart import Interval, Line, Point, interval_chart, line_chart
+from pipelines.report.html import figure, join, note, table, tag, warning
+from pipelines.report.numbers import interval, number, percent, points
+from pipelines.report.page import Section
+from pipelines.report.record import RunRecord, StageRecord
+
+_AT = {"pass": "pass@k", "rm": "RM@k", "maj": "maj@k", "weighted": "weighted vote@k"}
+_BASELINES = {"reward_model": "reward model", "mean_logprob": "mean log-probability", "logprob": "log-probability",
+              "shortest": "shorter answer"}  # fmt: skip
+
+
+def section(run: RunRecord) -> Section | None:
+    """Each evaluation of a reward model, then scores over the iterations."""
+    stages = run.of_kind("reward_eval")
+    if not stages:
+        return None
+    parts = [warning(s.metrics["alarm"], f" ({s.label})") for s in stages if s.metrics.get("alarm")]
+    parts.append(_overview(stages))
+    for s in stages:
+        parts += [tag("h3", s.label, id=f"rewards-{s.number}"), tag("div", _at(s), _pairwise(s), class_="grid")]
+    return Section("rewards", "Reward models", join(parts), [(f"rewards-{s.number}", s.label) for s in stages])
+
+
+def _overview(stages: list[StageRecord]) -> Markup:
+    rows = [
+        [s.label, number(s.metrics["problems"]), number(s.metrics["samples"]), number(s.metrics.get("right_score")),
+         number(s.metrics.get("wrong_score")), number(s.metrics.get("auc")), percent(s.metrics.get("agreement")),
+         number(s.metrics.get("wrong_rise"))]
+        for s in stages
+    ]  # fmt: skip
+    headers = ["evaluation", "problems", "samples", "mean score, right", "mean score, wrong", "AUC", "agreement with verifier",
+               "rise of wrong answers' score"]  # fmt: skip
+    told = note("Agreement is counted with as many answers accepted as are right. docs/reward_models.md explains the figures.")
+    return join([table(headers, rows, range(1, 8)), told])
+
+
+def _at(stage: StageRecord) -> Markup | None:
+    at = stage.metrics.get("at", [])
+    lines = []
+    for i, (name, title) in enumerate(_AT.items()):
+        dots = [
+            Point(j, r[name]["mean"], r[name]["low"], r[name]["high"],
+                  f"{title}, k = {r['k']}: {percent(r[name]['mean'])} {interval(r[name]['low'], r[name]['high'])}")
+            for j, r in enumerate(at) if r.get(name)
+        ]  # fmt: skip
+        if dots:
+            lines.append(Line(title, dots, i))
+    if not lines:
+        return None
+    chart = line_chart(
+        "Accuracy by number of samples", lines, x_label="k, samples of a problem", y_label="accuracy",
+        form=lambda v: percent(v, 0), x_ticks=[(float(j), str(r["k"])) for j, r in enumerate(at)], size=(460.0, 270.0),
+    )
+    rows = []
+    for r in at:
+        cells = [f"{percent(r[n]['mean'])} {interval(r[n]['low'], r[n]['high'])}" if r.get(n) else "\u2013" for n in _AT]
+        gain = r.get("rm_gain")
+        cells.append(f"{points(gain['mean'])} [{points(gain['low'])}, {points(gain['high'])}]" if gain else "\u2013")
+        rows.append([r["k"], number(r["problems"]), *cells])
+    headers = ["k", "problems", *_AT.values(), "RM@k less maj@k, points"]
+    told = "Picking one answer of k by the reward model, by vote, or with hindsight (pass@k). Bars are 95% intervals."
+    return figure(chart, told, table(headers, rows, range(1, 7)))
+
+
+def _pairwise(stage: StageRecord) -> Markup | None:
+    found = {k: v for k, v in stage.metrics.get("pairwise", {}).items() if v}
+    if not found:
+        return None
+    ordered = [k for k in _BASELINES if k in found] + [k for k in found if k not in _BASELINES]
+    rows = [
+        Interval(_BASELINES.get(k, k), found[k]["mean"], found[k]["low"], found[k]["high"], 0 if k == "reward_model" else 6)
+        for k in ordered
+    ]
+    chart = interval_chart("Pairwise accuracy", rows, x_label="share of right-wrong pairs ordered rightly",
+                           form=lambda v: percent(v, 0), reference=0.5)  # fmt: skip
+    data = table(
+        ["order by", "pairwise accuracy", "95% interval", "problems"],
+        [[r.label, percent(r.value), interval(r.low, r.high), number(found[k]["problems"])]
+         for k, r in zip(ordered, rows, strict=True)],
+        (1, 2, 3),
+    )  # fmt: skip
+    told = "How often a right answer is ranked above a wrong one of the same problem. The dashed line is chance."
+    return figure(chart, told, data)
