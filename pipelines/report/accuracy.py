@@ -39,19 +39,11 @@ class Score:
 
 
 def scores(run: RunRecord) -> list[Score]:
-    """All scores that there are, in the order of the plan.
-
-    The model of a score is told by what trained it, not by its label: a run that begins from another run's iteration
-    uses that iteration's name for its first model.
-    """
-    trained = [s.key for s in run.stages if s.kind == "train"]
+    """All scores that there are, in the order of the plan."""
     found = []
     for stage in run.of_kind("score"):
-        samples = run.by_key(stage.inputs.get("samples"))
-        model = samples.inputs.get("model") if samples else None
-        place = trained.index(model) + 1 if model in trained else 0
         _, benchmark, decoding = stage.label.split("/")
-        found.append(Score(stage, place, benchmark, decoding))
+        found.append(Score(stage, run.place(stage), benchmark, decoding))
     return found
 
 
@@ -98,12 +90,11 @@ def _figure(run: RunRecord, groups: dict[str, list[Score]]) -> Markup:
     places = sorted({s.place for g in groups.values() for s in g})
     lines = []
     for i, (name, group) in enumerate(groups.items()):
-        aside = (i - (len(groups) - 1) / 2) * 0.06  # so that error bars do not cover each other
         dots = []
         for s in sorted(group, key=lambda s: s.place):
             low, high = s.value("low"), s.value("high")
             told = f"{place_name(run, s.place)}, {name}: {percent(s.value('accuracy'))} {interval(low, high)}"
-            dots.append(Point(s.place + aside, s.value("accuracy"), low, high, told))
+            dots.append(Point(s.place, s.value("accuracy"), low, high, told))
         lines.append(Line(name, dots, i))
     chart = line_chart(
         "Accuracy by iteration", lines, x_label="model after iteration", y_label="accuracy",

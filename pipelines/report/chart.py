@@ -18,26 +18,29 @@ from pipelines.report.numbers import number
 SERIES = 8
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62.0, 16.0, 14.0, 46.0
 _LETTER = 7.2  # width of a letter at 12 px, a wide font's
+_ASIDE = 7.0  # between series at the same place
 _HITS = 120  # marks with a title of their own on one line; of more, evenly spaced ones
 Format = Callable[[float], str]
 
 
 class Point(NamedTuple):
-    """`low` and `high` bound an interval; `note` goes into the title of the mark."""
+    """`low` and `high` bound an interval; `note` goes into the title of the mark; `ring` draws attention to it."""
 
     x: float
     y: float
     low: float | None = None
     high: float | None = None
     note: str = ""
+    ring: bool = False
 
 
 class Line(NamedTuple):
-    """A series; `style` chooses colour, marker and dash."""
+    """A series; `style` chooses colour, marker and dash. A `second` one goes with the series of the same style."""
 
     name: str
     points: Sequence[Point]
     style: int
+    second: bool = False
 
 
 class Bar(NamedTuple):
@@ -118,7 +121,7 @@ def line_chart(
     size: tuple[float, float] = (640.0, 300.0), markers: bool = True,
 ) -> Markup:  # fmt: skip
     """Lines over a numeric axis, with error bars where points have intervals. Values that are not finite are left out."""
-    drawn = [Line(n, [p for p in points if math.isfinite(p.y) and math.isfinite(p.x)], s) for n, points, s in lines]
+    drawn = [line._replace(points=[p for p in line.points if math.isfinite(p.y) and math.isfinite(p.x)]) for line in lines]
     everything = [p for line in drawn for p in line.points]
     if not everything:
         return svg(title, size, [tag("text", "no finite values", x=size[0] / 2, y=size[1] / 2, class_="mid")])
@@ -132,15 +135,17 @@ def line_chart(
         x_axis = (x_axis[0] - room, x_axis[1] + room)
     frame = Frame(size, x_axis, (y_values[0], y_values[-1]))
     parts = frame.axes(x_values, [(v, form(v)) for v in y_values], x_label, y_label)
-    for line in drawn:
-        parts += _line(frame, line, form, markers)
-    legend = _legend([(line.name, line.style) for line in drawn], markers) if len(drawn) > 1 else None
+    for i, line in enumerate(drawn):
+        # over named places, so that intervals do not cover each other
+        aside = _ASIDE * (i - (len(drawn) - 1) / 2) if x_ticks is not None else 0.0
+        parts += _line(frame, line, form, markers, aside)
+    legend = _legend(drawn, markers) if len(drawn) > 1 else None
     return join([legend, svg(title, size, parts)])
 
 
-def _line(frame: Frame, line: Line, form: Format, markers: bool) -> list[Markup]:
-    style = f"s{line.style % SERIES}"
-    places = [frame.at(p.x, p.y) for p in line.points]
+def _line(frame: Frame, line: Line, form: Format, markers: bool, aside: float) -> list[Markup]:
+    style = _style(line)
+    places = [(round(x + aside, 1), y) for x, y in (frame.at(p.x, p.y) for p in line.points)]
     parts = []
     if len(places) > 1:
         path = "M" + "L".join(f"{x},{y}" for x, y in places)
@@ -151,7 +156,9 @@ def _line(frame: Frame, line: Line, form: Format, markers: bool) -> list[Markup]
             top, bottom = frame.at(p.x, p.high)[1], frame.at(p.x, p.low)[1]
             parts.append(tag("path", d=f"M{x - 4},{top}h8M{x},{top}V{bottom}M{x - 4},{bottom}h8", class_=f"error {style}"))
         if markers:
-            parts.append(_marker(x, y, line.style))
+            parts.append(_marker(x, y, line.style, line.second))
+        if p.ring:
+            parts.append(tag("circle", cx=x, cy=y, r=9, class_="ring"))
         if i % every == 0:
             between = f" [{form(p.low)}, {form(p.high)}]" if p.low is not None and p.high is not None else ""
             told = p.note or f"{line.name}: {form(p.y)}{between}"
@@ -159,9 +166,13 @@ def _line(frame: Frame, line: Line, form: Format, markers: bool) -> list[Markup]
     return parts
 
 
-def _marker(x: float, y: float, style: int) -> Markup:
+def _style(line: Line) -> str:
+    return f"s{line.style % SERIES}{' second' if line.second else ''}"
+
+
+def _marker(x: float, y: float, style: int, second: bool = False) -> Markup:
     """A filled shape that tells series apart without colour."""
-    name, r = f"dot s{style % SERIES}", 4.2
+    name, r = f"dot s{style % SERIES}{' second' if second else ''}", 4.2
     shapes = (
         None, f"M{x - r},{y - r}h{2 * r}v{2 * r}h{-2 * r}Z", f"M{x},{y - r - 1}l{r + 1},{2 * r}h{-2 * r - 2}Z",
         f"M{x},{y - r - 1}l{r + 1},{r + 1}l{-r - 1},{r + 1}l{-r - 1},{-r - 1}Z",
@@ -170,16 +181,19 @@ def _marker(x: float, y: float, style: int) -> Markup:
     return tag("path", d=shape, class_=name) if shape else tag("circle", cx=x, cy=y, r=r, class_=name)
 
 
-def _legend(names: Sequence[tuple[str, int]], markers: bool) -> Markup:
+def _legend(lines: Sequence[Line], markers: bool) -> Markup:
     items = []
-    for name, style in names:
-        sign = [tag("path", d="M1,7H25", class_=f"line s{style % SERIES}"), _marker(13, 7, style) if markers else None]
-        items.append(tag("li", tag("svg", *sign, viewBox="0 0 26 14", aria_hidden="true"), name))
+    for line in lines:
+        sign = [tag("path", d="M1,7H25", class_=f"line {_style(line)}")]
+        sign += [_marker(13, 7, line.style, line.second)] if markers else []
+        items.append(tag("li", tag("svg", *sign, viewBox="0 0 26 14", aria_hidden="true"), line.name))
     return tag("ul", *items, class_="legend")
 
 
-def bar_chart(title: str, bars: Sequence[Bar], form: Format = number, mark_name: str = "") -> Markup:
-    """Horizontal bars with their values; the mark of a bar is a tick across it."""
+def bar_chart(
+    title: str, bars: Sequence[Bar], form: Format = number, mark_name: str = "", legend: Sequence[tuple[str, int]] = ()
+) -> Markup:
+    """Horizontal bars with their values; the mark of a bar is a tick across it. `legend`: names of the styles."""
     label_width, width, row = _label_width([b.label for b in bars]), 640.0, 24.0
     most = max([v for b in bars for v in (b.value, b.mark or 0.0)], default=0.0) or 1.0
     scale = (width - label_width - 96) / most
@@ -197,7 +211,7 @@ def bar_chart(title: str, bars: Sequence[Bar], form: Format = number, mark_name:
             end = max(length, b.mark * scale)
             parts.append(tag("path", tag("title", f"{mark_name}: {form(b.mark)}"), d=f"M{at},{y}v{row - 2}", class_="mark"))
         parts.append(tag("text", form(b.value), x=round(label_width + end + 7, 1), y=y + 14, class_="value"))
-    return svg(title, (width, 12 + row * len(bars)), parts)
+    return join([_swatches(legend) if legend else None, svg(title, (width, 12 + row * len(bars)), parts)])
 
 
 def stacked_chart(title: str, rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], styles: dict[str, int]) -> Markup:
@@ -229,10 +243,11 @@ def _swatches(names: Sequence[tuple[str, int]]) -> Markup:
 
 
 def interval_chart(
-    title: str, rows: Sequence[Interval], *, x_label: str, form: Format = number, reference: float | None = None
-) -> Markup:
+    title: str, rows: Sequence[Interval], *, x_label: str, form: Format = number, reference: float | None = None,
+    width: float = 640.0,
+) -> Markup:  # fmt: skip
     """Values with their intervals, one under the other; `reference` is a vertical line to compare with."""
-    width, row, label_width = 640.0, 26.0, _label_width([r.label for r in rows])
+    row, label_width = 26.0, _label_width([r.label for r in rows])
     ends = [v for r in rows for v in (r.low, r.high, r.value)] + ([reference] if reference is not None else [])
     marks = ticks(min(ends), max(ends))
     bottom = 8 + row * len(rows)
@@ -264,13 +279,14 @@ def heat_map(
     """`values[row][column]`, the first row at the top; `chosen` (row, column) is framed. Darker is more in light mode."""
     known = [v for row in values for v in row if v is not None and math.isfinite(v)]
     low, high = min(known, default=0.0), max(known, default=1.0)
-    left, cell_width, cell_height = 78.0, min(90.0, 540.0 / max(1, len(columns))), 22.0
-    width, bottom = left + cell_width * len(columns) + 12, 8 + cell_height * len(rows)
+    left, cell_height, width = 22 + _label_width(rows), 24.0, 640.0
+    cell_width = min(90.0, (width - left - 12) / max(1, len(columns)))
+    bottom = 8 + cell_height * len(rows)
     parts: list[Markup] = []
     frames: list[Markup] = []
     for i, name in enumerate(rows):
         y = 8 + cell_height * i
-        parts.append(tag("text", name, x=left - 8, y=y + 15, class_="end"))
+        parts.append(tag("text", name, x=left - 8, y=y + 16, class_="end"))
         for j, column in enumerate(columns):
             v, x = values[i][j], left + cell_width * j
             if v is None:
@@ -280,15 +296,17 @@ def heat_map(
             box = {"x": round(x + 1, 1), "y": y + 1, "width": round(cell_width - 2, 1), "height": cell_height - 2}
             parts.append(tag("rect", tag("title", told), **box, class_=f"heat h{step}"))
             if cell_width >= 40:
-                middle = {"x": round(x + cell_width / 2, 1), "y": y + 15}
+                middle = {"x": round(x + cell_width / 2, 1), "y": y + 16}
                 parts.append(tag("text", form(v), **middle, class_=f"mid {'on' if step > 4 else 'off'}"))
             if chosen == (i, j):
                 frames.append(tag("rect", **box, class_="chosen"))
     for j, column in enumerate(columns):
         parts.append(tag("text", column, x=round(left + cell_width * (j + 0.5), 1), y=bottom + 16, class_="mid"))
-    parts.append(tag("text", x_label, x=(left + width) / 2, y=bottom + 36, class_="mid label"))
-    parts.append(tag("text", y_label, x=14, y=bottom / 2, transform=f"rotate(-90 14 {bottom / 2})", class_="mid label"))
-    return svg(title, (max(width, 320.0), bottom + 42), parts + frames)
+    middle = max(bottom / 2, 36.0)  # the label needs its length even beside a single row
+    across = left + cell_width * len(columns) / 2
+    parts.append(tag("text", x_label, x=round(across, 1), y=bottom + 36, class_="mid label"))
+    parts.append(tag("text", y_label, x=14, y=middle, transform=f"rotate(-90 14 {middle})", class_="mid label"))
+    return svg(title, (width, bottom + 42), parts + frames)
 
 
 def thinned(points: Sequence[Point], most: int = 160) -> tuple[list[Point], int]:

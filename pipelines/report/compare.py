@@ -96,14 +96,12 @@ def _lines(
 ) -> Markup:
     lines = []
     for title, run, group in mine:
-        i = titles.index(title)
-        aside = (i - (len(titles) - 1) / 2) * 0.06
         dots = []
         for s in sorted(group, key=lambda s: s.place):
             low, high = s.value("low"), s.value("high")
             told = f"{title}, {place_name(run, s.place)}: {percent(s.value('accuracy'))} {interval(low, high)}"
-            dots.append(Point(s.place + aside, s.value("accuracy"), low, high, told))
-        lines.append(Line(title, dots, i))
+            dots.append(Point(s.place, s.value("accuracy"), low, high, told))
+        lines.append(Line(title, dots, titles.index(title)))
     return line_chart(
         f"Accuracy, {name}", lines, x_label="model after iteration", y_label="accuracy", form=lambda v: percent(v, 0),
         x_ticks=[(p, "start" if p == 0 else str(p)) for p in places],
@@ -137,15 +135,16 @@ def _differences(runs: Sequence[RunRecord], titles: Sequence[str]) -> Section | 
             if name not in last[0]:
                 continue
             result = paired(last[0][name], score, title)
-            if result:
-                found.append(result)
+            if result is None:
+                continue
+            found.append(result)
             differing = [k for k in _CONDITIONS if last[0][name].stage.metrics.get(k) != score.stage.metrics.get(k)]
             if differing:
                 told = f"{name}: {title} and {titles[0]} were not measured alike; {', '.join(differing)} differ."
                 warnings.append(warning(told))
     if not found:
         missing = note("No paired differences: the runs have no evaluated problem in common, or their rows are out of reach.")
-        return Section("differences", "Paired differences", join([*warnings, missing]))
+        return Section("differences", "Paired differences", missing)
     several = len({p.series for p in found}) > 1
     rows = [
         Interval(f"{p.name}, {p.series}" if several else p.name, 100 * p.mean, 100 * p.low, 100 * p.high, titles.index(p.name))

@@ -88,7 +88,8 @@ def _figure(run: RunRecord, taken: dict[str, float]) -> Markup | None:
             f"{s.label}: {seconds(taken[s.key])}" + (f", estimated {seconds(s.estimate)}" if s.estimate else ""))
         for s in shown
     ]  # fmt: skip
-    chart = bar_chart("Time by stage", bars, seconds, "estimated")
+    legend = [(name, i) for i, name in enumerate(works) if any(b.style == i for b in bars)]
+    chart = bar_chart("Time by stage", bars, seconds, "estimated", legend)
     rest = "" if len(timed) == len(shown) else f" {len(timed) - len(shown)} shorter stages are in the table only."
     marks = " The tick is the plan's estimate." if any(b.mark for b in bars) else ""
     return figure(chart, f"Time that each stage took in this run.{marks}{rest}")

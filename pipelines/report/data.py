@@ -78,8 +78,8 @@ def _selection(run: RunRecord) -> Markup | None:
         m = s.metrics
         known = m.get("problems") and "problems_solved" in m
         solved = m["problems_solved"] / m["problems"] if known else None
-        rows.append([s.label, *(number(m.get(k)) for k in ("samples", "correct", "unique_correct", "problems")),
-                     number(m.get("problems_solved")), percent(solved), number(m.get("examples")), number(m.get("human"))])  # fmt: skip
+        counts = [number(m.get(k)) for k in ("samples", "correct", "unique_correct", "problems", "problems_solved")]
+        rows.append([s.label, *counts, percent(solved), number(m.get("examples")), number(m.get("human"))])
     headers = ["stage", "samples", "right", "right and different", "problems", "solved", "share solved", "examples kept",
                "of them human"]  # fmt: skip
     return table(headers, rows, range(1, 9))

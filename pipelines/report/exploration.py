@@ -7,9 +7,10 @@ from typing import Any
 
 from markupsafe import Markup
 
+from pipelines.report.accuracy import place_name
 from pipelines.report.chart import Line, Point, heat_map, line_chart
 from pipelines.report.html import figure, join, note, table, tag
-from pipelines.report.numbers import number
+from pipelines.report.numbers import number, short
 from pipelines.report.page import Section
 from pipelines.report.record import RunRecord, StageRecord
 
@@ -25,13 +26,13 @@ def section(run: RunRecord) -> Section | None:
     parts, children = [], []
     measured = run.of_kind("exploration")
     own = [s for s in measured if s.label.count("/") == 1]
-    for title, anchor, stages in (
-        ("On the training problems", "explore-training", own),
-        ("On the benchmarks", "explore-benchmarks", [s for s in measured if s not in own]),
-    ):
-        if stages:
-            parts += [tag("h3", title, id=anchor), _metrics(run, stages)]
-            children.append((anchor, title))
+    groups: dict[str, list[StageRecord]] = {"training problems": own} if own else {}
+    for s in (s for s in measured if s not in own):
+        groups.setdefault(", ".join(s.label.split("/")[1:-1]), []).append(s)
+    for i, (name, stages) in enumerate(groups.items()):
+        title, anchor = f"On {name}", f"explore-{i}"
+        parts += [tag("h3", title, id=anchor), _metrics(run, stages)]
+        children.append((anchor, title))
     if surfaces := _surfaces(run):
         parts += [tag("h3", "Balance surface", id="balance"), *surfaces]
         children.append(("balance", "Balance surface"))
@@ -56,12 +57,14 @@ def _metrics(run: RunRecord, stages: Sequence[StageRecord]) -> Markup:
             if dots:
                 lines.append(Line(name, dots, i))
         if lines and len(stages) > 1:
-            marks = [(float(i), s.iteration.removeprefix("iteration")) for i, s in enumerate(stages)]
-            chart = line_chart(title, lines, x_label="iteration", y_label=axis, x_ticks=marks, size=(460.0, 260.0))
-            panels.append(figure(chart, tag("strong", title)))
-    headers = ["metric", *(s.label.removesuffix("/exploration") for s in stages)]
+            marks = [(float(i), str(run.place(s) or "start")) for i, s in enumerate(stages)]
+            chart = line_chart(title, lines, x_label="samples of the model after iteration", y_label=axis, x_ticks=marks,
+                               size=(460.0, 260.0))  # fmt: skip
+            panels.append(figure(chart, None, title=title))
+    headers = ["metric", *(place_name(run, run.place(s)) for s in stages)]
     rows = [[n, *(_cell(figures_[s.key].get(n)) for s in stages)] for n in names]
-    told = note("Means over problems, with 95% intervals where the metric has one. docs/bstar.md explains the metrics.")
+    told = note("Columns are the models that drew the samples. Means over problems, with 95% intervals where there are some. ",
+                "docs/bstar.md explains the metrics.")  # fmt: skip
     return join([tag("div", *panels, class_="grid") if panels else None, table(headers, rows, range(1, len(headers))), told])
 
 
@@ -75,8 +78,8 @@ def _overall(stage: StageRecord) -> dict[str, Mapping[str, Any]]:
 def _cell(f: Mapping[str, Any] | None) -> str:
     if f is None or f.get("mean") is None:
         return "\u2013"
-    between = f" [{number(f['low'])}, {number(f['high'])}]" if f.get("low") is not None else ""
-    return f"{number(f['mean'])}{between}"
+    between = f" [{short(f['low'])}, {short(f['high'])}]" if f.get("low") is not None else ""
+    return f"{short(f['mean'])}{between}"
 
 
 def _surfaces(run: RunRecord) -> list[Markup]:
@@ -111,8 +114,9 @@ def _surface(stage: StageRecord, content: Mapping[str, Any]) -> Markup:
         f"Balance score in {stage.iteration} after {number(stage.metrics.get('queries'))} problems at most, by temperature "
         f"and reward threshold (n* = {number(content['n_star'])}). Chosen and framed: temperature "
         f"{number(point['temperature'])}, threshold {number(point['threshold'])}, score {number(point['score'])}, "
-        f"{number(point['selected'])} selected. Thresholds that give the same scores share a row. Columns were drawn on "
-        + ", ".join(f"{n}: {number(t['queries'])}" for n, t in zip(names, columns, strict=True)) + " problems."
+        f"{number(point['selected'])} selected. Thresholds that give the same scores share a row. A temperature that left the "
+        "race early was measured on fewer problems: "
+        + ", ".join(f"{n} on {number(t['queries'])}" for n, t in zip(names, columns, strict=True)) + "."
     )
     rows = [[labels[i], *(number(v) for v in scores[bands[i][0]])] for i in order]
     return figure(chart, told, table(["threshold", *(f"temperature {n}" for n in names)], rows, range(1, len(names) + 1)))

@@ -60,10 +60,13 @@ def table(
     return tag("div", tag("table", title, tag("thead", head), tag("tbody", *body)), class_="scroll", tabindex="0")
 
 
-def figure(chart: Markup, caption: Any, data: Markup | None = None) -> Markup:
-    """A chart with its caption, and its figures as a table for those who cannot see it."""
-    told = tag("details", tag("summary", "Figures as a table"), data, class_="data") if data is not None else None
-    return tag("figure", tag("div", chart, class_="scroll"), tag("figcaption", caption), told)
+def figure(
+    chart: Markup, caption: Any, data: Markup | None = None, title: str | None = None, data_title: str = "Figures as a table"
+) -> Markup:
+    """A chart with its caption, and its figures as a table for those who cannot see it; `title` stands above."""
+    told = tag("details", tag("summary", data_title), data, class_="data") if data is not None else None
+    head = tag("p", title, class_="title") if title else None
+    return tag("figure", head, tag("div", chart, class_="scroll"), tag("figcaption", caption) if caption else None, told)
 
 
 def note(*children: Any) -> Markup:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 DASH = "\u2013"
@@ -20,8 +21,13 @@ def number(value: Any) -> str:
     elif 1e-3 <= abs(value) < 1e5:
         text = f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
     else:
-        text = f"{value:.3g}"
-    return text.replace("-", MINUS, 1) if value < 0 else text
+        text = re.sub(r"\.?0*e([+-])0*(\d+)", r"e\1\2", f"{value:.2e}").replace("e+", "e")
+    return text.replace("-", MINUS)
+
+
+def short(value: float) -> str:
+    """Three decimals at most: for means between 0 and some."""
+    return f"{value:.3f}".rstrip("0").rstrip(".").replace("-", MINUS) if abs(value) < 100 else number(value)
 
 
 def percent(value: float | None, digits: int = 1) -> str:

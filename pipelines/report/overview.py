@@ -15,7 +15,7 @@ from pipelines.report.numbers import interval, number, percent, points, seconds
 from pipelines.report.record import RunRecord
 
 _METHODS = {"sft": "supervised fine-tuning", "dpo": "DPO", "remax": "ReMax", "rloo": "RLOO", "grpo": "GRPO",
-            "reinforce": "REINFORCE", "reward_model": "a reward model"}  # fmt: skip
+            "reinforce": "REINFORCE", "reward_model": "reward-model training"}  # fmt: skip
 _SCHEMES = {"star": "STaR", "rest_em": "ReST-EM", "iterative_rft": "iterative fine-tuning", "online_rft": "online fine-tuning",
             "bstar": "B-STaR"}  # fmt: skip
 _PAIRS = {"rise": " on error-injected pairs (RISE)", "per_step": " on per-step pairs"}
@@ -52,9 +52,15 @@ def sentence(run: RunRecord) -> str:
     return (
         f"{number(count)} iteration{'s' if count > 1 else ''} of {_METHODS.get(method, method)}{kind} ({adapter}{steps}; "
         f" {_SCHEMES.get(scheme, scheme)}) from {model}, on {amount}{train.get('source', '?')} problems with "
-        f"{number(get('sampling.n'))} samples each at temperature {number(get('sampling.temperature'))}; evaluated on "
-        f"{_benchmarks(run)}."
+        f"{number(get('sampling.n'))} samples each at {_temperature(run)}; evaluated on {_benchmarks(run)}."
     )
+
+
+def _temperature(run: RunRecord) -> str:
+    if run.setting("iterations.scheme") == "bstar":
+        among = ", ".join(number(t) for t in run.setting("balance.temperatures") or [])
+        return f"the temperature chosen in each iteration ({among})"
+    return f"temperature {number(run.setting('sampling.temperature'))}"
 
 
 def _benchmarks(run: RunRecord) -> str:

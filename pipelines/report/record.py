@@ -138,6 +138,16 @@ class RunRecord:
         """Stages of these kinds that have `stage` as an input."""
         return [s for s in self.stages if s.kind in kinds and stage.key in s.inputs.values()]
 
+    def place(self, stage: StageRecord) -> int:
+        """The iteration that trained the model whose samples a stage is about (0: the one that the run began with).
+
+        Told by inputs, not by labels: a run that begins from another run's iteration calls its first model after that.
+        """
+        samples = self.by_key(stage.inputs.get("samples")) or stage
+        trained = [s.key for s in self.stages if s.kind == "train"]
+        model = samples.inputs.get("model")
+        return trained.index(model) + 1 if model in trained else 0
+
     @property
     def out_of_reach(self) -> list[StageRecord]:
         """Stages that are done, but whose artefacts cannot be seen from here."""

@@ -78,7 +78,7 @@ def _pairwise(stage: StageRecord) -> Markup | None:
         for k in ordered
     ]
     chart = interval_chart("Pairwise accuracy", rows, x_label="share of right-wrong pairs ordered rightly",
-                           form=lambda v: percent(v, 0), reference=0.5)  # fmt: skip
+                           form=lambda v: percent(v, 0), reference=0.5, width=460.0)  # fmt: skip
     data = table(
         ["order by", "pairwise accuracy", "95% interval", "problems"],
         [[r.label, percent(r.value), interval(r.low, r.high), number(found[k]["problems"])]

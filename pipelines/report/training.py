@@ -86,14 +86,14 @@ def grid(trainings: Sequence[tuple[str, list[Row]]], several: bool) -> Markup:
         if not lines:
             continue
         few = max(len(line.points) for line in lines) <= 30
-        told = f" Each point is the mean of {each} steps." if each > 1 else ""
+        told = f"Each point is the mean of {each} steps." if each > 1 else ""
         chart = line_chart(title, lines, x_label="optimiser step", y_label=axis, size=(460.0, 250.0), markers=few)
         rows = []
         for line in lines:
             ys = [p.y for p in line.points]
             rows.append([line.name, *map(number, (len(ys), ys[0], ys[-1], min(ys), max(ys)))])
         data = table(["line", "points", "first", "last", "least", "most"], rows, range(1, 6))
-        figures.append(figure(chart, join([tag("strong", title), f" by step.{told}"]), data))
+        figures.append(figure(chart, told, data, title))
     return tag("div", *figures, class_="grid")
 
 
@@ -111,19 +111,18 @@ def _lines(
             kept, size = thinned(points)
             each = max(each, size)
             parts = [label, name if len(fields) > 1 else ""]
-            lines.append(Line(", ".join(filter(None, parts)) or name, kept, i * len(fields) + j if several else j))
+            lines.append(Line(", ".join(filter(None, parts)) or name, kept, i if several else j, several and j > 0))
     return lines, each
 
 
 def _table(stages: Sequence[tuple[StageRecord, list[Row]]]) -> Markup:
     """First and last value of the usual figures of each training."""
-    fields = [f for _, _, names in FIGURES for f in names if any(series(r, f) for _, r in stages)]
-    fields = [f for f in fields if f != "learning_rate"]
-    rows = []
-    for stage, records in stages:
-        cells = []
-        for f in fields:
-            points = series(records, f)
-            cells.append(f"{number(points[0].y)} \u2192 {number(points[-1].y)}" if points else "\u2013")
-        rows.append([stage.label, number(len(records)), *cells])
-    return table(["training", "steps", *(f.replace("_", " ") for f in fields)], rows, range(1, len(fields) + 2))
+    rows = [["steps", *(number(len(records)) for _, records in stages)]]
+    for title, _, fields in FIGURES:
+        for field, name in fields.items():
+            found = [series(records, field) for _, records in stages]
+            if any(found) and field != "learning_rate":
+                cells = [f"{number(p[0].y)} \u2192 {number(p[-1].y)}" if p else "\u2013" for p in found]
+                rows.append([f"{title}, {name}" if len(fields) > 1 else title, *cells])
+    headers = ["first \u2192 last", *(s.label for s, _ in stages)]
+    return table(headers, rows, range(1, len(headers)))

@@ -68,43 +68,38 @@ def _counts(run: RunRecord, stage: StageRecord) -> list[list[str]]:
     drawn = run.by_key(stage.inputs.get("rollouts"))
     if drawn and drawn.metrics:
         d = drawn.metrics
-        rows.append(["continuations drawn", f"{number(d.get('drawn'))} of {number(d.get('naive'))} without sharing or search"])
+        rows.append([f"continuations drawn ({number(d.get('naive'))} without sharing or search)", number(d.get("drawn"))])
     return rows
 
 
 def _examples(curves: Sequence[Mapping[str, Any]]) -> Markup:
-    """Some samples: wrong ones with a pit first, then right ones."""
+    """Some samples, each with a figure and its steps: wrong ones with a pit first, then right ones."""
     wrong = [c for c in curves if not c["correct"] and c["pit"] is not None][: _EXAMPLES // 2]
     right = [c for c in curves if c["correct"]][: _EXAMPLES - len(wrong)]
-    lines = []
-    for i, c in enumerate([*wrong, *right]):
-        last = max(1, len(c["points"]) - 1)
-        kind = "right" if c["correct"] else "wrong"
-        dots = [
-            Point(j / last, p["value"], p["low"], p["high"], f"{kind}, step {j}: {percent(p['value'])} "
-                  f"({number(p['successes'])} of {number(p['rollouts'])})")
-            for j, p in enumerate(c["points"]) if p["value"] is not None
-        ]  # fmt: skip
-        if dots:
-            lines.append(Line(f"{kind} {i + 1}", dots, i))
-    if not lines:
-        return Markup("")
+    figures = [_example(c) for c in [*wrong, *right]]
+    told = note("Single samples. Bars are 95% intervals, the ring is the first pit. 0 rollouts: the verdict itself.")
+    return join([told, tag("div", *figures, class_="grid")])
+
+
+def _example(c: Mapping[str, Any]) -> Markup:
+    kind, pit = ("right" if c["correct"] else "wrong"), None if c["pit"] is None else c["pit"] + 1
+    dots = [
+        Point(j, p["value"], p["low"], p["high"], f"after step {j}: {percent(p['value'])} ({number(p['successes'])} of "
+              f"{number(p['rollouts'])})", j == pit)
+        for j, p in enumerate(c["points"]) if p["value"] is not None
+    ]  # fmt: skip
     chart = line_chart(
-        "Values of single samples", lines, x_label="place in the solution", y_label="value", form=lambda v: percent(v, 0),
-        y_range=(0.0, 1.0),
-    )
-    texts = [_steps(i, c) for i, c in enumerate([*wrong, *right], 1)]
-    told = "Single samples with 95% intervals; those of wrong samples fall at the pit."
-    return join([figure(chart, told), tag("details", tag("summary", "The steps of these samples"), *texts, class_="data"),
-                 note("A value of 0 rollouts is the verdict on the finished answer.")])  # fmt: skip
+        f"Values of sample {c['sample']}", [Line(kind, dots, 0 if c["correct"] else 1)], x_label="after step", y_label="value",
+        form=lambda v: percent(v, 0), y_range=(0.0, 1.0), size=(460.0, 220.0),
+        x_ticks=[(float(j), "prompt" if j == 0 else str(j)) for j in range(len(c["points"]))],
+    )  # fmt: skip
+    return figure(chart, None, _steps(c, pit), f"{kind}: {c['sample']}", "The steps")
 
 
-def _steps(number_: int, c: Mapping[str, Any]) -> Markup:
+def _steps(c: Mapping[str, Any], pit: int | None) -> Markup:
     rows = []
     for j, p in enumerate(c["points"]):
-        mark = "pit" if c["pit"] is not None and j == c["pit"] + 1 else ""
         shown = tag("span", p["text"], class_="text") if j else "(the prompt)"
+        mark = "pit" if j == pit else ""
         rows.append([shown, percent(p["value"]), interval(p["low"], p["high"], 0), number(p["rollouts"]), mark])
-    kind = "right" if c["correct"] else "wrong"
-    headers = ["step", "value", "95% interval", "rollouts", ""]
-    return table(headers, rows, (1, 2, 3), f"{kind} {number_}: sample {c['sample']}")
+    return table(["step", "value", "95% interval", "rollouts", ""], rows, (1, 2, 3))
