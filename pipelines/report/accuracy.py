@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from pipelines.report.at_k import at_figure
 from pipelines.report.chart import Line, Point, line_chart
-from pipelines.report.html import figure, join, note, table
+from pipelines.report.html import figure, join, note, table, tag
 from pipelines.report.numbers import interval, number, percent, points
 from pipelines.report.page import Section
 from pipelines.report.record import RunRecord, StageRecord
@@ -83,7 +84,14 @@ def section(run: RunRecord) -> Section | None:
         parts.append(_figure(run, groups))
     parts.append(_table(run, groups))
     parts.append(note(_conditions(found)))
-    return Section("accuracy", "Accuracy by iteration", join(parts))
+    votes = [(s, f) for s in run.of_kind("votes") if (f := at_figure(s, _vote_title(run, s))) is not None]
+    if votes:
+        parts += [tag("h3", "Sampled answers", id="votes"), tag("div", *(f for _, f in votes), class_="grid")]
+    return Section("accuracy", "Accuracy by iteration", join(parts), [("votes", "Sampled answers")] if votes else [])
+
+
+def _vote_title(run: RunRecord, stage: StageRecord) -> str:
+    return f"{place_name(run, run.place(stage))}, {stage.label.split('/')[1]}"
 
 
 def _figure(run: RunRecord, groups: dict[str, list[Score]]) -> Markup:

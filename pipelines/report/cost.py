@@ -18,9 +18,10 @@ _MOST_BARS, _SMALL = 24, 0.005  # bars; share of the time below which a stage ha
 WORK: dict[str, tuple[str, ...]] = {  # kinds of stages by what they do, in the order of the legend
     "sampling": ("sample", "sweep", "rollouts", "edit", "edit_rollouts"),
     "training": ("train", "reward_train"),
-    "scoring": ("verify", "reference", "reward_score", "reward_eval", "confidence", "score", "exploration"),
+    "scoring": ("verify", "reference", "reward_score", "reward_eval", "confidence", "score", "exploration",
+                "votes"),
     "data": ("problems", "decontaminate", "select", "select_balanced", "pairs", "step_pairs", "steps", "reward_data",
-             "balance"),
+             "balance", "shots"),
 }  # fmt: skip
 _SAMPLER, _TRAINER = ("sampler weights", "KV cache"), ("trainer weights", "gradients and optimizer", "activations")
 

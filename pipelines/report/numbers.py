@@ -18,7 +18,7 @@ def number(value: Any) -> str:
         return str(value)
     if value == int(value) and abs(value) < 1e15:
         text = f"{int(value):,}"
-    elif 1e-3 <= abs(value) < 1e5:
+    elif 1e-3 <= abs(value) < 1e7:
         text = f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
     else:
         text = re.sub(r"\.?0*e([+-])0*(\d+)", r"e\1\2", f"{value:.2e}").replace("e+", "e")

@@ -143,7 +143,8 @@ class RunRecord:
 
         Told by inputs, not by labels: a run that begins from another run's iteration calls its first model after that.
         """
-        samples = self.by_key(stage.inputs.get("samples")) or stage
+        samples = self.by_key(stage.inputs.get("samples")) or self.by_key(stage.inputs.get("verdicts1")) or stage
+        samples = self.by_key(samples.inputs.get("samples")) or samples
         trained = [s.key for s in self.stages if s.kind == "train"]
         model = samples.inputs.get("model")
         return trained.index(model) + 1 if model in trained else 0

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
-from pipelines.report.chart import Interval, Line, Point, interval_chart, line_chart
+from pipelines.report.at_k import at_figure
+from pipelines.report.chart import Interval, interval_chart
 from pipelines.report.html import figure, join, note, table, tag, warning
-from pipelines.report.numbers import interval, number, percent, points
+from pipelines.report.numbers import interval, number, percent
 from pipelines.report.page import Section
 from pipelines.report.record import RunRecord, StageRecord
 
-_AT = {"pass": "pass@k", "rm": "RM@k", "maj": "maj@k", "weighted": "weighted vote@k"}
 _BASELINES = {"reward_model": "reward model", "mean_logprob": "mean log-probability", "logprob": "log-probability",
               "shortest": "shorter answer"}  # fmt: skip
 
@@ -23,7 +23,7 @@ def section(run: RunRecord) -> Section | None:
     parts = [warning(s.metrics["alarm"], f" ({s.label})") for s in stages if s.metrics.get("alarm")]
     parts.append(_overview(stages))
     for s in stages:
-        parts += [tag("h3", s.label, id=f"rewards-{s.number}"), tag("div", _at(s), _pairwise(s), class_="grid")]
+        parts += [tag("h3", s.label, id=f"rewards-{s.number}"), tag("div", at_figure(s), _pairwise(s), class_="grid")]
     return Section("rewards", "Reward models", join(parts), [(f"rewards-{s.number}", s.label) for s in stages])
 
 
@@ -38,34 +38,6 @@ def _overview(stages: list[StageRecord]) -> Markup:
                "rise of wrong answers' score"]  # fmt: skip
     told = note("Agreement is counted with as many answers accepted as are right. docs/reward_models.md explains the figures.")
     return join([table(headers, rows, range(1, 8)), told])
-
-
-def _at(stage: StageRecord) -> Markup | None:
-    at = stage.metrics.get("at", [])
-    lines = []
-    for i, (name, title) in enumerate(_AT.items()):
-        dots = [
-            Point(j, r[name]["mean"], r[name]["low"], r[name]["high"],
-                  f"{title}, k = {r['k']}: {percent(r[name]['mean'])} {interval(r[name]['low'], r[name]['high'])}")
-            for j, r in enumerate(at) if r.get(name)
-        ]  # fmt: skip
-        if dots:
-            lines.append(Line(title, dots, i))
-    if not lines:
-        return None
-    chart = line_chart(
-        "Accuracy by number of samples", lines, x_label="k, samples of a problem", y_label="accuracy",
-        form=lambda v: percent(v, 0), x_ticks=[(float(j), str(r["k"])) for j, r in enumerate(at)], size=(460.0, 270.0),
-    )
-    rows = []
-    for r in at:
-        cells = [f"{percent(r[n]['mean'])} {interval(r[n]['low'], r[n]['high'])}" if r.get(n) else "\u2013" for n in _AT]
-        gain = r.get("rm_gain")
-        cells.append(f"{points(gain['mean'])} [{points(gain['low'])}, {points(gain['high'])}]" if gain else "\u2013")
-        rows.append([r["k"], number(r["problems"]), *cells])
-    headers = ["k", "problems", *_AT.values(), "RM@k less maj@k, points"]
-    told = "Picking one answer of k by the reward model, by vote, or with hindsight (pass@k). Bars are 95% intervals."
-    return figure(chart, told, table(headers, rows, range(1, 7)))
 
 
 def _pairwise(stage: StageRecord) -> Markup | None:
