@@ -79,13 +79,11 @@ def read_live(folder: Path) -> Live | None:
 
 
 class CurveKeeper:
-    """The figures of training steps as they come in, at most `_POINTS` of them, evenly spaced."""
+    """The figures of training steps as they come in, at most `_POINTS` of them, about evenly spaced."""
 
     def __init__(self, points: list[dict[str, float]] | None = None) -> None:
         self.points = list(points or [])
-        self._every = 1.0
-        if len(self.points) > 1:
-            self._every = max(1.0, self.points[-1]["step"] - self.points[-2]["step"])
+        self._space()
 
     def add(self, step: float, values: dict[str, float]) -> None:
         """Keep a step's figures; steps before the last one mean that a training went back to its checkpoint."""
@@ -96,4 +94,9 @@ class CurveKeeper:
         self.points.append({"step": step, **values})
         if len(self.points) > _POINTS:
             self.points = self.points[::2]
-            self._every *= 2
+            self._space()
+
+    def _space(self) -> None:
+        """New points keep the mean distance of those that are there."""
+        steps = [p["step"] for p in self.points]
+        self._every = (steps[-1] - steps[0]) / (len(steps) - 1) if len(steps) > 1 else 1.0

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.live import Live as Screen
-from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
 from pipelines.progress import clock, describe_progress
@@ -17,7 +16,7 @@ from pipelines.status import figures, run_state
 _MARKS = {"done": ("✓", "green"), "running": ("▶", "cyan"), "failed": ("✗", "red"), "broken off": ("■", "yellow"),
           "waiting": ("·", "dim")}  # fmt: skip
 _ASCII = {"✓": "+", "▶": ">", "✗": "x", "■": "#", "·": "."}
-_MARGIN = 6  # lines around the table
+_MARGIN, _BAR = 6, 24  # lines around the table; length of the bar
 
 
 def open_screen(stream: TextIO) -> Screen:
@@ -31,7 +30,7 @@ def open_screen(stream: TextIO) -> Screen:
 def progress_view(state: Mapping[str, Any], console: Console) -> RenderableType:
     """What `ratchet run` shows below its lines: the stage at work, the next ones, and the whole."""
     todo = [s for s in state["stages"] if s["state"] != "done"]
-    return Group(_table(todo, console, console.height // 3), _whole(state))
+    return Group(*_rows(todo, console, console.height // 3), _whole(state, console))
 
 
 def watch_view(state: Mapping[str, Any], console: Console) -> RenderableType:
@@ -39,28 +38,29 @@ def watch_view(state: Mapping[str, Any], console: Console) -> RenderableType:
     head = Text(f"{state['run']}: {run_state(state)}", style="bold")
     if state["host"] and state["running"]:
         head.append(f" on {state['host']}", style="dim")
-    return Group(head, _table(state["stages"], console, console.height - _MARGIN), _whole(state))
+    return Group(_cut(head, console), *_rows(state["stages"], console, console.height - _MARGIN), _whole(state, console))
 
 
-def _table(stages: Sequence[Mapping[str, Any]], console: Console, height: int) -> Table:
-    """One line a stage, at most `height` of them."""
-    table = Table.grid(padding=(0, 1))
-    table.add_column(width=1)
-    table.add_column(no_wrap=True, overflow="ellipsis", max_width=max(16, int(0.42 * console.width)))
-    table.add_column(no_wrap=True, justify="right")
-    table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
+def _cut(line: Text, console: Console) -> Text:
+    line.truncate(console.width, overflow="ellipsis")
+    return line
+
+
+def _rows(stages: Sequence[Mapping[str, Any]], console: Console, height: int) -> list[Text]:
+    """One line a stage, at most `height` of them and two that say how many there are besides."""
     first, last = _window(stages, max(3, height))
+    widest = max((cell_len(s["label"]) for s in stages[first:last]), default=0)
+    width = min(widest, max(16, int(0.42 * console.width)))
+    lines = [_row(s, width, console) for s in stages[first:last]]
     if first:
-        table.add_row("", Text(f"{first} before, done", style="dim"), "", "")
-    for stage in stages[first:last]:
-        table.add_row(*_row(stage, console))
+        lines.insert(0, Text(f"  {first} before, done", style="dim"))
     if last < len(stages):
-        table.add_row("", Text(f"{len(stages) - last} more", style="dim"), "", "")
-    return table
+        lines.append(Text(f"  {len(stages) - last} more", style="dim"))
+    return lines
 
 
 def _window(stages: Sequence[Mapping[str, Any]], height: int) -> tuple[int, int]:
-    """First and last (exclusive) of the stages to show: the first one that is not done lies in the upper half."""
+    """First and last (exclusive) of the stages to show: the first one that is not done lies in the middle."""
     if len(stages) <= height:
         return 0, len(stages)
     at = next((i for i, s in enumerate(stages) if s["state"] != "done"), len(stages) - 1)
@@ -68,38 +68,41 @@ def _window(stages: Sequence[Mapping[str, Any]], height: int) -> tuple[int, int]
     return first, first + height
 
 
-def _row(stage: Mapping[str, Any], console: Console) -> tuple[RenderableType, ...]:
+def _row(stage: Mapping[str, Any], width: int, console: Console) -> Text:
+    """Mark, label, time and what there is to tell, on one line."""
     mark, colour = _MARKS[stage["state"]]
-    if not console.encoding.lower().startswith("utf"):
-        mark = _ASCII[mark]
-    style = "dim" if stage["state"] == "waiting" else ""
-    time, detail = "", figures(stage["metrics"]) if stage["state"] == "done" else ""
+    style = {"waiting": "dim", "running": "bold"}.get(stage["state"], "")
+    label = Text(stage["label"], style=style)
+    label.truncate(width, overflow="ellipsis", pad=True)
+    time, detail = "", stage["error"] or ""
     if stage["state"] == "done":
-        time = clock(stage["seconds"]) if stage["seconds"] is not None else "cached"
+        time, detail = clock(stage["seconds"]) if stage["seconds"] is not None else "cached", figures(stage["metrics"])
     elif stage["progress"]:
-        detail = describe_progress(stage)
+        detail = detail or describe_progress(stage).lstrip()
     elif (stage["estimate"] or 0.0) >= 1.0:
         time = f"~{clock(stage['estimate'])}"
-    if stage["error"]:
-        detail = stage["error"]
-    shown = Text(stage["label"], style=style or ("bold" if stage["state"] == "running" else ""))
-    return Text(mark, style=colour), shown, Text(time, style="dim"), Text(detail, style=style)
+    sign = mark if _unicode(console) else _ASCII[mark]
+    return _cut(Text.assemble((sign, colour), " ", label, " ", (f"{time:>7}", "dim"), "  ", detail), console)
 
 
-def _whole(state: Mapping[str, Any]) -> RenderableType:
-    """A bar over all stages, with the time gone and left."""
+def _whole(state: Mapping[str, Any], console: Console) -> Text:
+    """A bar over all stages, weighted by time, with the time gone and left."""
     stages = state["stages"]
-    weight = [s["seconds"] or s["estimate"] or 0.1 for s in stages]
-    done = sum(w * _share(s) for w, s in zip(weight, stages, strict=True))
-    text = f"{state['done']} of {state['total']} stages, {clock(state['seconds'])} gone"
+    weights = [s["seconds"] or s["estimate"] or 0.1 for s in stages]
+    done = sum(w * _share(s) for w, s in zip(weights, stages, strict=True)) / (sum(weights) or 1.0)
+    filled = round(_BAR * done)
+    full, empty = ("\u2501", "\u2501") if _unicode(console) else ("#", "-")
+    text = f" {state['done']} of {state['total']} stages, {clock(state['seconds'])} gone"
     if state["running"] and state["left"] is not None:
         text += f", about {clock(state['left'])} left"
-    line = Table.grid(padding=(0, 1))
-    line.add_row(ProgressBar(total=sum(weight) or 1.0, completed=done, width=30), Text(text))
-    return line
+    return _cut(Text.assemble((full * filled, "cyan"), (empty * (_BAR - filled), "dim"), text), console)
 
 
 def _share(stage: Mapping[str, Any]) -> float:
     if stage["state"] == "done":
         return 1.0
     return stage["progress"]["fraction"] if stage["progress"] else 0.0
+
+
+def _unicode(console: Console) -> bool:
+    return console.encoding.lower().startswith("utf")

@@ -16,7 +16,7 @@ _VOID = {"meta", "input", "br"}
 
 
 def escape(text: Any) -> Markup:
-    """Text as markup. Control characters are shown by their code, lone surrogates become U+FFFD."""
+    """Text as markup. Control characters are shown by their code, lone surrogates become question marks."""
     if isinstance(text, Markup):
         return text
     whole = str(text).replace("\r\n", "\n").encode("utf-8", "replace").decode("utf-8")

@@ -110,7 +110,8 @@ def test_wandb_without_a_key_says_what_to_do(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize(("kind", "module", "extra"), [
-    ("trackio", "trackio", "track"), ("wandb", "wandb", "wandb"), ("tensorboard", "torch.utils.tensorboard.writer", "tensorboard"),
+    ("trackio", "trackio", "track"), ("wandb", "wandb", "wandb"),
+    ("tensorboard", "torch.utils.tensorboard.writer", "tensorboard"),
 ])  # fmt: skip
 def test_a_tracker_that_is_not_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, module: str, extra: str
