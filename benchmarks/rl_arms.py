@@ -1,6 +1,6 @@
 """ReMax beside RLOO (and GRPO, REINFORCE) at equal samples: curves and final accuracy.
 
-    python -m benchmarks.rl_arms MODEL [--arms remax rloo ...] [--seeds 0 ...] [--folder runs/rl-arms] [key=value ...]
+    python -m benchmarks.rl_arms MODEL [key=value ...] [--arms remax rloo ...] [--seeds 0 ...]
 
 MODEL is RUN@ITERATION or a folder. Runs `rl_arms.yaml` once for each arm and seed and writes benchmarks/results/rl_arms.json
 and rl_arms.svg, the held-out accuracy over steps (problems of the training split). ReMax draws three samples of a problem

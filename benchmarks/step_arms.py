@@ -1,6 +1,6 @@
 """Per-step DPO beside SFT, RFT and DPO on arbitrary pairs: the same problems, the same start, the same samples.
 
-    python -m benchmarks.step_arms MODEL [--arms pit full ...] [--folder runs/step-arms] [key=value ...]
+    python -m benchmarks.step_arms MODEL [key=value ...] [--arms pit full ...] [--folder runs/step-arms]
 
 MODEL is RUN@ITERATION or a folder. Runs `step_arms.yaml` once for each arm and writes benchmarks/results/step_arms.json
 and step_arms.svg, the value curves of the samples that were rolled out. What is in the store already is not computed again.
