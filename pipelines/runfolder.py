@@ -166,7 +166,7 @@ class RunFolder:
         return {m["stage"]: m for m in self._lines("metrics.jsonl")}
 
     def metrics_by_key(self) -> dict[str, dict[str, Any]]:
-        """The last metrics of each stage by key: labels may repeat where a run begins from another run's iteration."""
+        """The last metrics of each stage by key: older versions could give two stages one label."""
         return {m["key"]: m for m in self._lines("metrics.jsonl")}
 
     def events(self) -> list[dict[str, Any]]:

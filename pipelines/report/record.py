@@ -141,7 +141,7 @@ class RunRecord:
     def place(self, stage: StageRecord) -> int:
         """The iteration that trained the model whose samples a stage is about (0: the one that the run began with).
 
-        Told by inputs, not by labels: a run that begins from another run's iteration calls its first model after that.
+        Told by inputs, not by labels: older versions named the model that a run began with like one of its own.
         """
         samples = self.by_key(stage.inputs.get("samples")) or self.by_key(stage.inputs.get("verdicts1")) or stage
         samples = self.by_key(samples.inputs.get("samples")) or samples

@@ -20,6 +20,9 @@ HTML = "{http://www.w3.org/1999/xhtml}"
 SVG = "{http://www.w3.org/2000/svg}"
 
 
+_REFERENCES = ("src", "href", "action", "data", "poster", "srcset", "background", "formaction", "cite", "{http://www.w3.org/1999/xlink}href")
+
+
 def parsed(html: str) -> Any:
     """The document as an element tree; what a strict HTML parser finds wrong is an error."""
     return html5lib.HTMLParser(strict=True).parse(html)
@@ -40,11 +43,13 @@ def cells(tree: Any) -> list[list[str]]:
     return [[texts(c).strip() for c in row] for row in tree.iter(f"{HTML}tr")]
 
 
-def outside(html: str) -> list[str]:
-    """References that leave the file."""
-    found = re.findall(r"""\b(?:src|href|action|data|poster|srcset)\s*=\s*["']?([^"'\s>]*)""", html)
-    found += re.findall(r"url\(([^)]*)\)|@import\s+(\S+)", html)
-    return [f for f in found if not (isinstance(f, str) and f.startswith("#"))]
+def outside(tree: Any) -> list[str]:
+    """References that leave the file, in elements and in the style sheet."""
+    elements = [e for e in tree.iter() if isinstance(e.tag, str)]
+    found = [e.attrib[name] for e in elements for name in _REFERENCES if name in e.attrib]
+    for style in (texts(e) for e in elements if e.tag == f"{HTML}style"):
+        found += re.findall(r"url\([^)]*\)|@import.*", style)
+    return [f for f in found if not f.startswith("#")]
 
 
 class HandMadeRun:
@@ -71,7 +76,7 @@ class HandMadeRun:
                 if name.endswith(".jsonl"):
                     (artefact.path / name).write_text("".join(json.dumps(r) + "\n" for r in content))
                 else:
-                    write_json(artefact.path / name, content)
+                    (artefact.path / name).write_text(json.dumps(content))
             content = {"rows": len(rows), "metrics": dict(metrics or {}), "timing": {"seconds": 2.0}, "config": {}, **manifest}
             self.store.finish(artefact, content)
         return key

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from markupsafe import Markup
 
@@ -36,6 +36,7 @@ def page(markup: Markup) -> Any:
     return parsed(f"<!DOCTYPE html><html><head><title>t</title></head><body>{markup}</body></html>").find(f"{HTML}body")
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_any_text_stays_text(text: str) -> None:
     body = page(tag("p", text, title=text))
@@ -75,6 +76,7 @@ def test_shares_times_and_sizes() -> None:
     assert (size(2.5e6), size(3.21e9), short(0.12345), short(-1.0)) == ("2 MB", "3.21 GB", "0.123", "−1")
 
 
+@settings(deadline=None)
 @given(finite, st.floats(1e-6, 1e9), st.integers(2, 10))
 def test_ticks_cover_the_range_with_round_steps(low: float, span: float, count: int) -> None:
     high = low + span
@@ -116,6 +118,7 @@ def test_values_that_are_not_finite_are_left_out() -> None:
     assert "no finite values" in line_chart("t", [Line("x", [Point(0, math.nan)], 0)], x_label="x", y_label="y")
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(finite, finite), min_size=1, max_size=400))
 def test_marks_lie_within_the_picture(values: list[tuple[float, float]]) -> None:
     dots = [Point(x, y) for x, y in sorted(values)]
@@ -142,7 +145,8 @@ def test_bars_with_marks() -> None:
 
 
 def test_stacked_shares_fill_the_row() -> None:
-    body = page(stacked_chart("Verdicts", [("iteration1", [("wrong", 3.0), ("right", 1.0)])], {"right": 0, "wrong": 1, "none": 6}))
+    shares = [("wrong", 3.0), ("right", 1.0)]
+    body = page(stacked_chart("Verdicts", [("iteration1", shares)], {"right": 0, "wrong": 1, "none": 6}))
     rects = [r for r in body.iter(f"{SVG}rect") if "edge" in r.get("class")]
     assert [r.get("class") for r in rects] == ["bar edge s0", "bar edge s1"], "in the order of the legend"
     widths = [float(r.get("width")) for r in rects]
