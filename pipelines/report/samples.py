@@ -43,8 +43,8 @@ def section(run: RunRecord) -> Section | None:
     total = sum(len(shown) for _, shown in groups)
     blocks = [_group(stage, shown) for stage, shown in groups]
     remark = note(
-        f"{number(total)} sample{'' if total == 1 else 's'}: at most {each} of each stage, right and wrong ones in equal numbers where there are enough, "
-        "of different problems, chosen by a seeded draw. Longer texts are cut in the middle."
+        f"{number(total)} sample{'' if total == 1 else 's'}: at most {each} of each stage, right and wrong ones in equal "
+        "numbers where there are enough, of different problems, chosen by a seeded draw. Longer texts are cut in the middle."
     )
     return Section("samples", "Samples", join([remark, _controls(groups), tag("div", *blocks, id="browser")]))
 
