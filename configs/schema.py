@@ -121,12 +121,13 @@ class RewardsSection(Section):
 
 
 class SelectionSection(Section):
-    """Rejection sampling: which correct samples become training examples.
+    """Rejection sampling: which correct samples become training examples. With `max_per_problem: 0` and `include_human`,
+    plain supervised fine-tuning on the solutions that came with the problems; nothing is sampled for it.
 
     `advantage_weights` rolls out the steps of right samples (see `rollouts`) and weighs their tokens with exp(A / this).
     """
 
-    max_per_problem: Positive = 4
+    max_per_problem: Annotated[int, Field(ge=0)] = 4
     label: Literal["verified", "weighted_vote"] = "verified"
     prefer: Literal["random", "shortest", "reward"] = "random"
     min_reward: float | None = None
@@ -138,6 +139,17 @@ class SelectionSection(Section):
     def by_reward(self) -> bool:
         """Whether a reward model's scores are needed."""
         return self.prefer == "reward" or self.min_reward is not None or self.label == "weighted_vote"
+
+    @model_validator(mode="after")
+    def _something_is_selected(self) -> SelectionSection:
+        if self.max_per_problem == 0 and not self.include_human:
+            raise ValueError("`max_per_problem: 0` selects no sample: set `include_human: true` too, or a number above 0")
+        if self.max_per_problem == 0 and (self.by_reward or self.advantage_weights is not None):
+            raise ValueError(
+                "`max_per_problem: 0` selects no sample: `prefer: reward`, `min_reward`, `label: weighted_vote` and "
+                "`advantage_weights` have none to choose or to weigh"
+            )
+        return self
 
 
 ErrorType = Literal[
@@ -258,6 +270,7 @@ class PolicyGradientSection(Section):
     importance_cap: Annotated[float, Field(ge=1.0)] | None = 2.0
     min_p: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     penalties: list[Literal["overlong", "repetition", "garbage"]] = []
+    step_rollouts: Annotated[int, Field(ge=0)] = 0
     oversampling: Annotated[float, Field(ge=1.0)] = 1.0
     curriculum: bool = False
     validation: Annotated[int, Field(ge=0)] = 0
@@ -269,6 +282,8 @@ class PolicyGradientSection(Section):
     def _options_fit(self) -> PolicyGradientSection:
         if self.anchor_decay is not None and self.kl == "none":
             raise ValueError("`anchor_decay` moves the reference of the KL term: set `kl` too")
+        if self.step_rollouts and self.baseline != "none":
+            raise ValueError("the baseline of a step is the value before it (`step_rollouts`): set `baseline: none`")
         return self
 
 
@@ -319,6 +334,11 @@ class TrainingSection(Section):
     def _method_fits(self) -> TrainingSection:
         if self.method in ONLINE and self.rl.kl == "sequence" and self.method != "rloo":
             raise ValueError("`rl.kl: sequence` (T1's leave-one-out of the KL) belongs to method `rloo`")
+        if self.rl.step_rollouts and self.method != "reinforce":
+            raise ValueError(
+                "`rl.step_rollouts` compares with the value before each step, not with `remax`'s greedy solution, `rloo`'s "
+                f"other samples or `grpo`'s mean and standard deviation: set `method: reinforce` instead of `{self.method}`"
+            )
         if self.steps is not None and self.method != "sft":
             raise ValueError("`steps` belongs to `method: sft`; set `epochs`, or `rl.steps` for online methods")
         if self.method in ONLINE and self.schedule == "infinite":
@@ -482,8 +502,9 @@ class Recipe(Section):
         method, sampling = self.training.method, self.sampling
         if method not in ONLINE:
             return self
-        if method in ("rloo", "grpo") and sampling.n < 2:
-            raise ValueError(f"training.method `{method}` compares the samples of a problem: set `sampling.n` to 2 or more")
+        if sampling.n < 2 and (method in ("rloo", "grpo") or self.training.rl.step_rollouts):
+            who = f"training.method `{method}`" if method in ("rloo", "grpo") else "`training.rl.step_rollouts`"
+            raise ValueError(f"{who} compares the samples of a problem: set `sampling.n` to 2 or more")
         if sampling.temperature == 0.0:
             raise ValueError(f"training.method `{method}` learns from random samples: set `sampling.temperature` above 0")
         if sampling.top_p < 1.0:

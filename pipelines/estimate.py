@@ -116,6 +116,8 @@ def _rows(stage: Stage, plan: Plan, rows: dict[str, int]) -> int:
         return rows[stage.inputs["samples"].key]
     if stage.kind in ("verify", "confidence"):
         return rows[stage.inputs["samples"].key]
+    if stage.kind == "select" and "samples" not in stage.inputs:
+        return min(stage.config["count"] or known, known)
     if stage.kind == "select":
         samples = rows[stage.inputs["samples"].key]
         problems = samples // max(1, stage.inputs["samples"].config["n"])
@@ -190,7 +192,9 @@ def _cost(stage: Stage, plan: Plan, rows: dict[str, int], rates: dict[str, dict[
         mean = rates["generate"]["mean_tokens"] or plan.recipe.sampling.max_tokens
         if "problems" in stage.inputs:  # every sample is drawn and, at most, learned from
             tokens = int(rows[stage.key] * mean)
-            return tokens, tokens / rates["generate"]["rate"] + tokens / rates["train"]["rate"]
+            rollouts = stage.config["training"]["rl"].get("step_rollouts", 0) * (_STEPS - 1)
+            drawn = tokens + int(tokens * rollouts / 2)  # on average half of a solution is left at a step's end
+            return drawn, drawn / rates["generate"]["rate"] + tokens / rates["train"]["rate"]
         # a reference pass is a forward pass: a third of a training pass
         passes = plan.recipe.training.epochs if stage.kind == "train" else 1 / 3
         sequences = rows[stage.key] * passes

@@ -110,16 +110,24 @@ class Builder:
         scores: Stage | None = None,
     ) -> Stage:
         """Selection; tokens are weighed by `steps`, and a reward model chooses by `scores`, where they are given."""
-        section = self.recipe.selection
-        limit = 1 if self.recipe.iterations.scheme == "star" else section.max_per_problem
         unread = set() if scores else {"label", "min_reward"}  # settings of a reward model
+        inputs = {"problems": problems, "samples": samples, "verdicts": verdicts} | ({"steps": steps} if steps else {})
+        if scores is None:
+            return self._select(label, inputs, unread)
+        return self._select(label, inputs | {"scores": scores}, unread, alpha=self.recipe.reward_model.alpha)
+
+    def human(self, label: str, problems: Stage, slice_: dict[str, Any]) -> Stage:
+        """Selection of the solutions that came with the problems alone: nothing is sampled for it."""
+        settings = {"offset": 0, "count": None, **slice_}
+        return self._select(label, {"problems": problems}, {"label", "min_reward"}, **settings)
+
+    def _select(self, label: str, inputs: dict[str, Stage], unread: set[str], **settings: Any) -> Stage:
+        section = self.recipe.selection
+        limit = min(1, section.max_per_problem) if self.recipe.iterations.scheme == "star" else section.max_per_problem
         config = {
             **section.model_dump(exclude=unread), "max_per_problem": limit, "prompt": self.recipe.data.prompt.model_dump(),
-            "model": self.model.fingerprint, "seed": self.recipe.seed,
+            "model": self.model.fingerprint, "seed": self.recipe.seed, **settings,
         }
-        inputs = {"problems": problems, "samples": samples, "verdicts": verdicts} | ({"steps": steps} if steps else {})
-        if scores is not None:
-            config, inputs = config | {"alpha": self.recipe.reward_model.alpha}, inputs | {"scores": scores}
         return self.add(Stage("select", label, config, inputs, {"base": str(self.model.path)}))
 
     def training_hints(self) -> dict[str, Any]:
@@ -131,7 +139,10 @@ class Builder:
         training = self.recipe.training
         silent = {"steps"} if training.steps is None else set[str]()
         silent |= {"infinite"} if training.schedule != "infinite" else set()
-        return training.model_dump(exclude={"checkpoint_every", *unread, *silent})
+        config = training.model_dump(exclude={"checkpoint_every", *unread, *silent})
+        if "rl" in config and not training.rl.step_rollouts:
+            del config["rl"]["step_rollouts"]
+        return config
 
     def train(
         self, label: str, rows: dict[str, Stage], trained: Stage | None, online: dict[str, Any] | None = None
@@ -237,6 +248,11 @@ def _iteration(b: Builder, i: int, train: Stage, latest: Stage | None, rewards: 
         rewards.learn(label, train, first, b.verify(f"{label}/reward/verify", train, first, recipe.rewards.mode), latest)
     if recipe.training.method in ONLINE:
         return b.online(f"{label}/train", train, start, slice_, rewards.stage)
+    online = None
+    if recipe.iterations.online:
+        online = {"total": (recipe.training.steps or 0) * recipe.iterations.count, "first": i == 1}
+    if _human_only(recipe):
+        return b.train(f"{label}/train", {"examples": b.human(f"{label}/select", train, slice_)}, start, online)
     choice = plan_balance.sweep(b, label, train, latest, rewards, **drawn) if scheme == "bstar" else None
     samples = b.sample(f"{label}/sample", train, latest, choice, **drawn)
     verdicts = b.verify(f"{label}/verify", train, samples, recipe.rewards.mode)
@@ -257,7 +273,11 @@ def _iteration(b: Builder, i: int, train: Stage, latest: Stage | None, rewards: 
     if recipe.exploration.measure:
         selected = {k: v for k, v in rows.items() if k == "examples"}
         plan_balance.explore(b, label, {"problems": train, "samples": samples, "verdicts": verdicts, **selected}, rewards)
-    online = None
-    if recipe.iterations.online:
-        online = {"total": (recipe.training.steps or 0) * recipe.iterations.count, "first": i == 1}
     return b.train(f"{label}/train", rows, start, online)
+
+
+def _human_only(recipe: Recipe) -> bool:
+    """Whether training learns from the problems' own solutions, and nothing else wants samples."""
+    selected = recipe.training.method == "sft" and recipe.selection.max_per_problem == 0
+    measured = recipe.exploration.measure or recipe.reward_model.kind != "none" or recipe.iterations.scheme == "bstar"
+    return selected and not measured

@@ -136,6 +136,8 @@ def summary(kind: str, manifest: dict[str, Any]) -> str:
     if kind == "verify":
         others = {k: v for k, v in m.items() if k in ("no_answer", "timeout", "error", "bad_gold") and v}
         return f"{m['accuracy']:.1%} correct" + (f", {others}" if others else "")
+    if kind == "select" and not m["samples"]:
+        return f"{m['examples']} examples, the solutions that came with {m['problems']} problems"
     if kind == "select":
         return f"{m['examples']} examples from {m['problems_solved']} of {m['problems']} problems"
     if kind == "balance":
