@@ -20,6 +20,7 @@ from pipelines.stage import Stage
 from pipelines.store import Store
 
 _MB = 1e6
+_SHAPE = (("num_hidden_layers", "n_layer"), ("hidden_size", "n_embd"), ("vocab_size",))  # names in config.json
 _EDIT_TOKENS = 48  # an edited step, roughly
 _STEPS, _ROLLOUTS = 6, 4  # steps of a solution and states rolled out for each, roughly
 # Tokens a second per billion parameters and core or GPU, when nothing has been measured yet.
@@ -46,7 +47,7 @@ def estimate(plan: Plan, store: Store) -> dict[str, Any]:
         "dtype": plan.recipe.model.dtype, "device": device[0] if device else f"CPU, {cores()} cores",
         "stages": stages, "tokens": sum(s["tokens"] for s in stages),
         "seconds": round(sum(s["seconds"] for s in stages), 1), "rates": rates,
-        "memory_bytes": need, "memory_available": have, "memory_fits": sum(need.values()) < have,
+        "memory_bytes": need, "memory_available": have, "memory_fits": sum(need.values()) < have if need else None,
     }
 
 
@@ -60,6 +61,8 @@ def estimate_table(e: dict[str, Any]) -> list[str]:
         lines.append(f"{'cached' if s['cached'] else '':7} {s['label']:36} {rows:>8} {tokens:>10} {clock:>8}  {s['key'][:12]}")
     lines += ["", f"to do: {e['tokens']:,} tokens, about {_clock(e['seconds'])}; rates in tokens/s: "
               + ", ".join(f"{k} {v['rate']:.0f} ({v['source']})" for k, v in e["rates"].items())]
+    if e["memory_fits"] is None:
+        return [*lines, f"memory: not known for this kind of model; there is {e['memory_available'] / 1e9:.1f} GB"]
     parts = ", ".join(f"{name} {size / _MB:,.0f} MB" for name, size in e["memory_bytes"].items())
     fits = "fits" if e["memory_fits"] else "MORE than"
     lines.append(f"memory: {parts}; {fits} {'in ' if e['memory_fits'] else ''}{e['memory_available'] / 1e9:.1f} GB")
@@ -206,12 +209,17 @@ def _cost(stage: Stage, plan: Plan, rows: dict[str, int], rates: dict[str, dict[
 
 
 def _memory(plan: Plan) -> dict[str, float]:
-    """Bytes: weights, KV cache of one decoding batch, and what training adds, for the engine beside the trainer."""
+    """Bytes: weights, KV cache of one decoding batch, and what training adds, for the engine beside the trainer. Empty
+    for a model whose config does not tell its size in a way known here: a run must not depend on it."""
     config, recipe = _config(plan), plan.recipe
+    config = config.get("text_config") or config  # of models that see, too
+    layers, hidden, vocabulary = (next((config[n] for n in names if n in config), None) for names in _SHAPE)
+    if layers is None or hidden is None or vocabulary is None:
+        return {}
     parameters, width = _parameters(plan), 2 if recipe.model.dtype == "bfloat16" else 4
-    heads = config.get("num_key_value_heads") or config.get("num_attention_heads") or 1
-    size = config.get("head_dim") or config["hidden_size"] // config.get("num_attention_heads", 1)
-    layers, hidden, vocabulary = config["num_hidden_layers"], config["hidden_size"], config["vocab_size"]
+    attention = config.get("num_attention_heads") or config.get("n_head") or 1
+    heads = config.get("num_key_value_heads") or attention
+    size = config.get("head_dim") or hidden // attention
     cache = 2 * layers * heads * size * width * recipe.sampling.batch_size * (256 + recipe.sampling.max_tokens)
     training = recipe.training
     trainable = parameters if training.adapter == "full" else layers * 14 * hidden * training.lora.r

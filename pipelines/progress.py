@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import msgspec
 
+from configs.errors import InputError
 from pipelines.live import CurveKeeper, Live, new_live, read_live, write_live
 from pipelines.stage import Task
 
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from rich.live import Live as Screen
 
 _WINDOW = 60.0  # seconds over which rates are taken
+_HEARTBEAT = 15.0  # seconds between signs of life where nothing else gives one
 _UNSHOWN = ("pid", "done", "total", "tokens")
 
 
@@ -32,6 +36,8 @@ class Reporter:
         self._last = self._beat = 0.0
         self.live = new_live()
         self._screen: Screen | None = None
+        self._heart: threading.Thread | None = None
+        self._stop, self._writing = threading.Event(), threading.Lock()
 
     def __enter__(self) -> Reporter:
         if self.folder is not None:
@@ -42,15 +48,29 @@ class Reporter:
             former = read_live(self.folder)
             if former is not None:  # a resumed training goes on with its curve
                 self.live.key, self.live.curve = former.key, former.curve
-            write_live(self.folder, self.live)
+            self._write()
+            self._heart = threading.Thread(target=self._beats, daemon=True)
+            self._heart.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._screen is not None:
             self._screen.stop()
-        if self.folder is not None:
+        if self._heart is not None:
+            self._stop.set()
+            self._heart.join()
             self.live.ended = True
-            write_live(self.folder, self.live)
+            self._write()
+
+    def _beats(self) -> None:
+        """Between stages, too, whoever looks from elsewhere must see that the run goes on."""
+        while not self._stop.wait(_HEARTBEAT):
+            self._write()
+
+    def _write(self) -> None:
+        if self.folder is not None:
+            with self._writing:
+                write_live(self.folder, self.live)
 
     def line(self, text: str) -> None:
         """A line that stays."""
@@ -72,16 +92,20 @@ class Reporter:
         now = time.monotonic()
         if now - self._beat >= 1.0:
             self._beat = now
-            if self.folder is not None:
-                write_live(self.folder, self.live)
-                if self._screen is not None:
-                    from pipelines.screen import progress_view
-                    from pipelines.status import status_of
-
-                    self._screen.update(progress_view(status_of(self.folder), self._screen.console), refresh=True)
+            self._write()
+            if self.folder is not None and self._screen is not None:
+                self._draw(self._screen, self.folder)
         if self._screen is None and now - self._last >= self._every:
             self._last = now
             self.line(f"[{self.live.number}/{self.live.total}] {self.live.stage}: {describe(self.live)}")
+
+
+    def _draw(self, screen: Screen, folder: Path) -> None:
+        from pipelines.screen import progress_view
+        from pipelines.status import status_of
+
+        with suppress(OSError, InputError):  # a file that cannot be read just now costs a picture, not the run
+            screen.update(progress_view(status_of(folder), screen.console), refresh=True)
 
 
 class Tick:

@@ -24,7 +24,8 @@ def report_html(run: RunRecord) -> str:
 def comparison_html(runs: Sequence[RunRecord]) -> str:
     """Runs side by side, the first being what the others are compared with."""
     names = compare.names(runs)
-    return page(f"{' and '.join(names)} \u2013 Ratchet comparison", compare.header(runs, names), compare.sections(runs, names))
+    title = f"{compare.listed(names)} \u2013 Ratchet comparison"
+    return page(title, compare.header(runs, names), compare.sections(runs, names))
 
 
 def write_report(folders: Sequence[Path], output: Path | None = None) -> Path:

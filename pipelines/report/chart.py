@@ -16,7 +16,7 @@ from pipelines.report.html import join, tag
 from pipelines.report.numbers import number
 
 SERIES = 8
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62.0, 16.0, 14.0, 46.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 74.0, 16.0, 14.0, 46.0
 _LETTER = 7.2  # width of a letter at 12 px, a wide font's
 _ASIDE = 7.0  # between series at the same place
 _HITS = 120  # marks with a title of their own on one line; of more, evenly spaced ones

@@ -48,6 +48,11 @@ def names(runs: Sequence[RunRecord]) -> list[str]:
     return ["/".join(p[-depth:]) for p in parts]
 
 
+def listed(words: Sequence[str]) -> str:
+    """a, b and c."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+
+
 def header(runs: Sequence[RunRecord], titles: Sequence[str]) -> Markup:
     """What is compared."""
     rows = []
@@ -55,7 +60,7 @@ def header(runs: Sequence[RunRecord], titles: Sequence[str]) -> Markup:
         s = summary_row(run)
         rows.append([name, s["state"], s["what"], s["started"], s["time"]])
     return tag(
-        "header", tag("p", "Ratchet comparison of runs", class_="kicker"), tag("h1", " and ".join(titles)),
+        "header", tag("p", "Ratchet comparison of runs", class_="kicker"), tag("h1", listed(titles)),
         table(["run", "state", "what was run", "started", "time"], rows, (4,)),
     )
 

@@ -23,7 +23,8 @@ WORK: dict[str, tuple[str, ...]] = {  # kinds of stages by what they do, in the 
     "data": ("problems", "decontaminate", "select", "select_balanced", "pairs", "step_pairs", "steps", "reward_data",
              "balance", "shots"),
 }  # fmt: skip
-_SAMPLER, _TRAINER = ("sampler weights", "KV cache"), ("trainer weights", "gradients and optimizer", "activations")
+_SAMPLER = "sampler weights", "KV cache"
+_TRAINER = "trainer weights", "reward model", "gradients and optimizer", "activations"
 
 
 def work_of(kind: str) -> str:

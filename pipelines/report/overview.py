@@ -158,6 +158,6 @@ def _time(run: RunRecord) -> Markup | None:
 def summary_row(run: RunRecord) -> Mapping[str, str]:
     """The run in a few words, for a table of runs."""
     return {
-        "state": _STATES[run.state], "what": sentence(run), "started": _when(run).partition(";")[0],
+        "state": _STATES[run.state], "what": sentence(run), "started": _when(run).partition(";")[0].removeprefix("Started "),
         "time": seconds(sum(by_work(run).values())),
     }  # fmt: skip

@@ -22,6 +22,7 @@ FIGURES: list[tuple[str, str, dict[str, str]]] = [
     ("Held-out accuracy", "accuracy", {"validation_accuracy": "greedy accuracy on held-out problems"}),
     ("Length of samples", "tokens", {"tokens_sampled": "all", "tokens_right": "right", "tokens_wrong": "wrong"}),
     ("Groups without a signal", "groups of a batch", {"zero_groups": "groups"}),
+    ("Steps with credit", "share of steps", {"steps_nonzero": "steps"}),
     ("Loss", "loss", {"loss": "training", "validation/loss": "held out"}),
     ("Preference accuracy", "share of pairs", {"accuracy": "training", "validation/accuracy": "held out"}),
     ("Reward margin", "margin", {"margin": "training", "validation/margin": "held out"}),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -100,3 +101,23 @@ def test_the_table_shows_every_stage_and_the_sums(tiny_recipe: Callable[..., Pat
         assert any(stage["label"] in line and stage["key"][:12] in line for line in lines)
     assert any(f"{e['tokens']:,} tokens" in line and "guess" in line for line in lines)
     assert "fits in" in lines[-1]
+
+
+def test_memory_of_models_by_what_their_config_tells(
+    tiny_recipe: Callable[..., Path], tiny_model: Path, home: Path, tmp_path: Path
+):
+    """The same sizes under another family's names give the same; an unknown family gives no memory, and still a plan."""
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    config = json.loads((folder / "config.json").read_text())
+    usual = estimated(tiny_recipe(), home / "store")["memory_bytes"]
+
+    def with_config(changed: dict[str, Any]) -> dict[str, Any]:
+        (folder / "config.json").write_text(json.dumps(changed))
+        return estimated(tiny_recipe(f"model.name={folder}"), home / "store")
+
+    names = {"num_hidden_layers": "n_layer", "hidden_size": "n_embd", "num_attention_heads": "n_head"}
+    assert with_config({names.get(k, k): v for k, v in config.items()})["memory_bytes"] == usual
+    assert with_config({"dtype": config["dtype"], "text_config": config})["memory_bytes"] == usual
+    unknown = with_config({k: v for k, v in config.items() if k != "num_hidden_layers"})
+    assert (unknown["memory_bytes"], unknown["memory_fits"]) == ({}, None)
+    assert "memory: not known" in estimate_table(unknown)[-1]

@@ -135,6 +135,18 @@ def test_a_training_shows_steps_and_keeps_its_curve(tmp_path: Path) -> None:
         assert len(reporter.stage(1, 1, task, shards=1, missing=1)._live.curve) == 3
 
 
+def test_the_run_gives_signs_of_life_between_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.progress._HEARTBEAT", 0.05)
+    with Reporter(tmp_path, stream=io.StringIO()):
+        first = read_live(tmp_path)
+        until = time.monotonic() + 60
+        while (now := read_live(tmp_path)) == first and time.monotonic() < until:
+            time.sleep(0.01)
+    assert first and now and now.beat > first.beat and not now.ended
+    ended = read_live(tmp_path)
+    assert ended and ended.ended
+
+
 def test_clock() -> None:
     assert [clock(s) for s in (0.2, 59.6, 185, 7260)] == ["0s", "1m00s", "3m05s", "2h01m"]
 

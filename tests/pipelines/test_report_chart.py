@@ -93,9 +93,9 @@ def test_ticks_of_a_known_range() -> None:
 
 
 def test_places_in_a_picture_by_hand() -> None:
-    """600 x 300 less margins of 62, 16, 14 and 46 leaves 522 x 240."""
+    """600 x 300 less margins of 74, 16, 14 and 46 leaves 510 x 240."""
     frame = Frame((600, 300), (0, 10), (0, 1))
-    assert (frame.at(0, 0), frame.at(10, 1), frame.at(5, 0.25)) == ((62, 254), (584, 14), (323, 194))
+    assert (frame.at(0, 0), frame.at(10, 1), frame.at(5, 0.25)) == ((74, 254), (584, 14), (329, 194))
 
 
 def test_a_line_chart_draws_values_intervals_and_titles() -> None:
@@ -124,7 +124,7 @@ def test_marks_lie_within_the_picture(values: list[tuple[float, float]]) -> None
     dots = [Point(x, y) for x, y in sorted(values)]
     svg = str(line_chart("t", [Line("x", dots, 0)], x_label="x", y_label="y", size=(600, 300)))
     for x, y in re.findall(r'<circle cx="([^"]+)" cy="([^"]+)" r="9"', svg):
-        assert 61 <= float(x) <= 585 and 13 <= float(y) <= 255
+        assert 73 <= float(x) <= 585 and 13 <= float(y) <= 255
     assert svg.count('class="hit"') <= 121, "not a title for each of thousands"
 
 
