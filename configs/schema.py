@@ -467,7 +467,11 @@ class ExplorationSection(Section):
 
 
 class ExecutorSection(Section):
-    """Where stages run. `threads: auto` shares the cores among the workers. Nothing here changes any row."""
+    """Where stages run. `threads: auto` shares the cores among the workers.
+
+    Nothing here changes what is computed. The number of threads changes roundings on a CPU, above all in bfloat16, as other
+    hardware does: a run keeps its number, so that a resumed one draws the same.
+    """
 
     kind: Literal["local", "ray"] = "local"
     workers: Positive = 1
