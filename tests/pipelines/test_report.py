@@ -302,10 +302,11 @@ def test_a_damaged_artefact_is_named(tiny_run: TinyRun, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def other_run(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny run with another learning rate, in the same store."""
+    """The tiny run with another learning rate, beginning with what its store holds."""
     root = tmp_path_factory.mktemp("other")
+    shutil.copytree(tiny_run.home, root / "home")
     arguments = ("run", str(tiny_run.recipe), "training.learning_rate=0.003", "--run-dir", "second")
-    ratchet(*arguments, home=tiny_run.home, cwd=root)
+    ratchet(*arguments, home=root / "home", cwd=root)
     return root / "second"
 
 
@@ -314,7 +315,7 @@ def test_two_runs_side_by_side(tiny_run: TinyRun, other_run: Path, tmp_path: Pat
     assert outside(tree) == []
     rows = cells(section(tree, "settings"))
     assert rows == [["key", "run", "second"], ["training.learning_rate", "0.0002", "0.003"]]
-    second = TinyRun(tiny_run.recipe, other_run, tiny_run.home, "")
+    second = TinyRun(tiny_run.recipe, other_run, other_run.parent / "home", "")
     a, b = ({r["problem"]: r["correct"] for r in stage_rows(r, "iteration1/words/greedy")} for r in (tiny_run, second))
     mean, low, high = paired_difference([a[p] for p in a], [b[p] for p in a], seed=0)
     better, worse = sum(b[p] > a[p] for p in a), sum(b[p] < a[p] for p in a)
@@ -481,7 +482,7 @@ def test_a_whole_recipe_of_pairs_is_reported(tiny_run: TinyRun, tmp_path: Path, 
     """A real run of per-step pairs: rollouts, step values, pairs, preference training."""
     asked = ("training={method: dpo, adapter: full, epochs: 1, batch_size: 4}", "pairs={kind: per_step}",
                 "rewards.mode=lenient", "rollouts={n: 4, best_of: 2}", "sampling.temperature=0.6")  # fmt: skip
-    ratchet("run", str(tiny_run.recipe), *asked, "--run-dir", "run", home=tiny_run.home, cwd=tmp_path)
+    ratchet("run", str(tiny_run.recipe), *asked, "--run-dir", "run", home=tmp_path / "home", cwd=tmp_path)
     tree = parsed(write_report([tmp_path / "run"]).read_text())
     metrics = RunFolder(tmp_path / "run").read_metrics()
     pairs = next(r for r in cells(section(tree, "data")) if r[0] == "iteration1/pairs")
@@ -495,7 +496,7 @@ def test_a_whole_run_of_bstar_is_reported(tiny_model: Path, tiny_run: TinyRun, t
     """A real run with sweeps, balances and a scorer: what was chosen is framed, and metrics are those of the stages."""
     more = ("iterations.count=1", "balance.scorer=confidence", "evaluation.samples=2")
     recipe = bstar_recipe(tmp_path / "bstar.yaml", tiny_model, tiny_run, *more)
-    ratchet("run", str(recipe), "--run-dir", "run", home=tiny_run.home, cwd=tmp_path)
+    ratchet("run", str(recipe), "--run-dir", "run", home=tmp_path / "home", cwd=tmp_path)
     tree = parsed(write_report([tmp_path / "run"]).read_text())
     metrics = RunFolder(tmp_path / "run").read_metrics()
     point = choice(tmp_path / "run", "iteration1/sweep3/balance")["point"]
