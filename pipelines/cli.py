@@ -51,7 +51,6 @@ def resume(folder: Annotated[Path, typer.Argument(help="Folder of the run")]) ->
 
 def _execute(recipe: Recipe, folder_path: Path) -> None:
     """Plan and run a recipe in a folder; prints progress and the accuracies."""
-    from pipelines.estimate import estimate
     from pipelines.evaluation import shown_prompt
     from pipelines.home import store_root
     from pipelines.models import resolve_model
@@ -71,7 +70,8 @@ def _execute(recipe: Recipe, folder_path: Path) -> None:
     with folder.locked(), Reporter(folder_path) as reporter:
         try:
             folder.write_plan(plan, store)
-            folder.write_estimate(estimate(plan, store))
+            if untold := folder.estimate_plan(plan, store):
+                reporter.line(f"no estimate of time and memory: {untold}")
             reporter.line(f"{recipe.name}: {len(plan.stages)} stages in {folder_path}, model {plan.model.name}, "
                           f"engine {recipe.sampling.engine} ({recipe.model.dtype}), executor {recipe.executor.kind} "
                           f"x{recipe.executor.workers}")
@@ -92,20 +92,28 @@ def _execute(recipe: Recipe, folder_path: Path) -> None:
 
 
 @app.command()
-def plan(recipe: Annotated[str, typer.Argument(help="A shipped recipe or a .yaml file")], overrides: Overrides = None,
-         json: AsJson = False) -> None:
-    """Show the stages of a recipe: what is cached, estimated tokens, memory and time. Runs nothing."""
+def plan(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe or a .yaml file")],
+    overrides: Overrides = None,
+    gpu: Annotated[float | None, typer.Option(help="Plan for one GPU of so many GB, not for this machine")] = None,
+    json: AsJson = False,
+) -> None:
+    """Show the stages of a recipe: what is cached, estimated tokens, memory and time. Runs nothing, and needs no weights."""
     from configs.load import load_recipe
-    from pipelines.estimate import estimate, estimate_table
+    from pipelines.estimate import Device, estimate, estimate_table
     from pipelines.home import store_root
-    from pipelines.models import resolve_model
+    from pipelines.models import model_for_plan
     from pipelines.plan import build, resolve
     from pipelines.runner import as_json
     from pipelines.store import Store
 
     quiet_libraries()
-    loaded = resolve(load_recipe(recipe, overrides or []))
-    estimated = estimate(build(loaded, resolve_model(loaded.model)), Store(store_root()))
+    if gpu is not None and gpu <= 0:
+        raise typer.BadParameter("must be above 0", param_hint="--gpu")
+    device = Device.here() if gpu is None else Device(f"one GPU of {gpu:g} GB", int(gpu * 1e9), True)
+    loaded = resolve(load_recipe(recipe, overrides or []), device.gpu)
+    model, shape = model_for_plan(loaded.model)
+    estimated = estimate(build(loaded, model), Store(store_root()), shape, device)
     typer.echo(as_json(estimated) if json else "\n".join(estimate_table(estimated)))
 
 
@@ -220,16 +228,20 @@ def recipes() -> None:
 
 
 @app.command()
-def doctor() -> None:
-    """What works on this machine, and what to install for the rest."""
-    from pipelines.doctor import checks
+def doctor(json: AsJson = False) -> None:
+    """What works on this machine, and what to install for the rest; exit code 1 when something essential is broken."""
+    from pipelines.doctor import Check, checks, healthy
+    from pipelines.runner import as_json
 
     quiet_libraries()
-    worst = 0
+    found: list[Check] = []
     for check in checks():
-        typer.echo(f"{'ok  ' if check.ok else 'FAIL' if check.needed else 'no  '} {check.name}: {check.detail}")
-        worst = max(worst, 0 if check.ok or not check.needed else 1)
-    raise typer.Exit(worst)
+        found.append(check)
+        if not json:
+            typer.echo(check.line)
+    if json:
+        typer.echo(as_json({"ok": healthy(found), "checks": found}))
+    raise typer.Exit(0 if healthy(found) else 1)
 
 
 def main() -> None:

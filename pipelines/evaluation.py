@@ -10,6 +10,7 @@ from typing import Any
 
 from configs.errors import ConfigError
 from configs.load import apply_override, validate
+from configs.phases import phases_of
 from configs.rows import Sample
 from configs.schema import Recipe
 from data_gen.prompts import PromptEncoder
@@ -33,17 +34,18 @@ def evaluation_recipe(
     name = Path(model).name
     if is_run(model):
         run = RunFolder.existing(Path(model)).recipe()
-        if iteration is not None and not 0 <= iteration <= run.iterations.count:
-            raise ConfigError(f"--iteration: {model} has iterations 0 to {run.iterations.count}, not {iteration}")
+        count = sum(phase.iterations.count for _, phase in phases_of(run))
+        if iteration is not None and not 0 <= iteration <= count:
+            raise ConfigError(f"--iteration: {model} has iterations 0 to {count}, not {iteration}")
         data = run.model_dump(mode="json")
-        number = run.iterations.count if iteration is None else iteration
+        number = count if iteration is None else iteration
         if number:
             data["model"]["name"] = run_reference(Path(model), number)
         name = f"{name}-{number}"
     elif iteration is not None:
         raise ConfigError(f"--iteration needs a run folder; {model} is not one")
     data["name"] = f"eval-{re.sub(r'[^A-Za-z0-9.]+', '-', name).strip('-')}"
-    data["iterations"] = {"count": 0}
+    data["iterations"], data["phases"] = {"count": 0}, []
     data["data"] = {**data.get("data", {}), "fresh_per_iteration": False}
     data["evaluation"] = {**data.get("evaluation", {}), "initial": True, "benchmarks": _benchmarks(benchmarks, limit)}
     for override in overrides:

@@ -1,7 +1,7 @@
 """From a recipe to the graph of its stages.
 
 `resolve` replaces every `auto` by what it means on this machine; `build` lays out the stages in the order in
-which they run. Keys follow from content, so the plan knows what is cached before anything runs.
+which they run, phase after phase. Keys follow from content, so the plan knows what is cached before anything runs.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import msgspec
 
 from configs.errors import ConfigError
 from configs.keys import content_key
+from configs.phases import model_names, phases_of
 from configs.schema import ONLINE, BenchmarkSection, Recipe, SourceSection
 from data_gen.engine import resolve_engine
 from pipelines import plan_balance, plan_pairs
@@ -32,30 +33,34 @@ class Plan(msgspec.Struct, frozen=True):
     trained: list[Stage]
 
 
-def resolve(recipe: Recipe) -> Recipe:
+def resolve(recipe: Recipe, gpu_elsewhere: bool = False) -> Recipe:
     """The recipe with engine, dtype and threads settled for this machine, and local paths made absolute, so that
-    a resume from another folder finds the same files."""
+    a resume from another folder finds the same files. `gpu_elsewhere`: settled for a machine with a GPU and vLLM."""
     data = recipe.model_dump()
-    for source in (data["data"]["train"], *(b["source"] for b in data["evaluation"]["benchmarks"])):
-        source["path"] = source["path"] and str(Path(source["path"]).expanduser().absolute())
+    phases = [(phase.get("data") or {}).get("train") or {} for phase in data["phases"]]
+    for source in (data["data"]["train"], *(b["source"] for b in data["evaluation"]["benchmarks"]), *phases):
+        if source.get("path"):
+            source["path"] = str(Path(source["path"]).expanduser().absolute())
     if (folder := Path(recipe.model.name).expanduser()).exists():
         data["model"]["name"] = str(folder.absolute())
-    data["sampling"]["engine"] = resolve_engine(recipe.sampling.engine)
-    data["model"]["dtype"] = resolve_dtype(recipe.model.dtype)
+    engine, dtype = recipe.sampling.engine, recipe.model.dtype
+    if gpu_elsewhere:
+        engine, dtype = ("vllm" if engine == "auto" else engine), ("bfloat16" if dtype == "auto" else dtype)
+    data["sampling"]["engine"] = engine if gpu_elsewhere else resolve_engine(engine)
+    data["model"]["dtype"] = resolve_dtype(dtype)
     if recipe.executor.threads == "auto":
         data["executor"]["threads"] = max(1, cores() // recipe.executor.workers)
     return Recipe.model_validate(data)
 
 
 class Builder:
-    """Makes the stages of one recipe."""
+    """Makes the stages of one recipe and appends them to `stages`. `initial`: what trained the weights that the recipe
+    starts from, None for the base model."""
 
-    def __init__(self, recipe: Recipe, model: ResolvedModel) -> None:
-        self.recipe, self.model = recipe, model
-        self.stages: list[Stage] = []
+    def __init__(self, recipe: Recipe, model: ResolvedModel, stages: list[Stage], initial: Stage | None) -> None:
+        self.recipe, self.model, self.stages, self.initial = recipe, model, stages, initial
         self.valued: dict[str, tuple[Stage, Stage]] = {}  # rollouts and steps, by iteration
         self.full = recipe.training.adapter == "full"
-        self.initial = Stage("train", model.label, {}, given_key=model.trained) if model.trained else None
 
     def add(self, stage: Stage) -> Stage:
         """Append a stage unless one of the same key is there already."""
@@ -97,7 +102,8 @@ class Builder:
         inputs = {"problems": problems} | ({"model": trained} if trained else {}) | more
         threads = self.recipe.executor.threads
         rank = 0 if self.full else self.recipe.training.lora.r  # the engine makes room for adapters from the start
-        hints = {"threads": threads, "gpu_memory": s.gpu_memory, "lora_rank": rank}
+        share = self.recipe.executor.workers_per_gpu
+        hints = {"threads": threads, "gpu_memory": s.gpu_memory / share, "gpu_shared": share > 1, "lora_rank": rank}
         return self.add(Stage(kind, label, config, inputs, {"base": str(self.model.path)}, hints))
 
     def verify(self, label: str, problems: Stage, samples: Stage, mode: str) -> Stage:
@@ -206,35 +212,77 @@ class Builder:
 
 
 def build(recipe: Recipe, model: ResolvedModel) -> Plan:
-    """The stages of a resolved recipe: evaluate the initial model, then sample, verify, select, train, evaluate."""
-    b = Builder(recipe, model)
-    data, count = recipe.data, recipe.iterations.count
-    benchmarks = [(x, b.problems(f"problems/{x.name}", x.source)) for x in recipe.evaluation.benchmarks]
+    """The stages of a resolved recipe: evaluate the initial model, then, phase by phase, sample, verify, select, train,
+    evaluate; and at the end what is measured once."""
+    initial = Stage("train", model.label, {}, given_key=model.trained) if model.trained else None
+    whole = Builder(recipe, model, [], initial)
+    sets = _evaluation_sets(whole)
+    each = [(x, problems) for x, problems in sets if x.when == "each"]
     if recipe.evaluation.initial:
-        for benchmark, problems in benchmarks:
-            b.evaluate(model.label, benchmark, problems, b.initial)
+        for benchmark, problems in each:
+            whole.evaluate(model.label, benchmark, problems, initial)
     trained: list[Stage] = []
-    if count:
-        train = b.problems("problems/train", data.train)
-        if data.decontaminate and benchmarks:
-            evals = {f"eval{i}": problems for i, (_, problems) in enumerate(benchmarks)}
-            config = {"ngram": data.ngram, "lcs_ratio": data.lcs_ratio}
-            train = b.add(Stage("decontaminate", "problems/clean", config, {"train": train, **evals}))
-        rewards = RewardModel(b)
-        for i in range(1, count + 1):
-            stage = _iteration(b, i, train, trained[-1] if trained else b.initial, rewards)
-            for benchmark, problems in benchmarks:
-                if i == 1 and rewards.stage is not None and recipe.evaluation.initial:
-                    b.evaluate(model.label, benchmark, problems, b.initial, rewards)
-                if stage is not None:
-                    b.evaluate(f"iteration{i}", benchmark, problems, stage, rewards)
-            trained += [stage] if stage is not None else []
-    return Plan(recipe, model, b.stages, trained)
+    last, latest, rewards = model.label, initial, None
+    for name, phase in phases_of(recipe):
+        b = Builder(phase, model, whole.stages, latest)
+        rewards = RewardModel(b, rewards)
+        if not phase.iterations.count:
+            continue
+        problems = _training_problems(b, name, sets, whole)
+        for i, label in enumerate(model_names(name, phase.iterations.count), 1):
+            judged = rewards.stage is not None
+            stage = _iteration(b, i, label, problems, latest, rewards)
+            if rewards.stage is not None and not judged and (trained or recipe.evaluation.initial):
+                for benchmark, asked in each:  # the model that the first reward model has learned from
+                    whole.evaluate(last, benchmark, asked, latest, rewards)
+            if stage is None:
+                continue
+            last, latest = label, stage
+            trained.append(stage)
+            for benchmark, asked in each:
+                whole.evaluate(label, benchmark, asked, stage, rewards)
+    for benchmark, problems in ((x, problems) for x, problems in sets if x.when == "end"):
+        if recipe.evaluation.initial or not trained:
+            whole.evaluate(model.label, benchmark, problems, initial, rewards)
+        if trained:
+            whole.evaluate(last, benchmark, problems, latest, rewards)
+    return Plan(recipe, model, whole.stages, trained)
 
 
-def _iteration(b: Builder, i: int, train: Stage, latest: Stage | None, rewards: RewardModel) -> Stage | None:
+def _evaluation_sets(b: Builder) -> list[tuple[BenchmarkSection, Stage]]:
+    """The benchmarks with their problems."""
+    return [
+        (x, _validation(b) if x.source.source == "validation" else b.problems(f"problems/{x.name}", x.source))
+        for x in b.recipe.evaluation.benchmarks
+    ]
+
+
+def _validation(b: Builder) -> Stage:
+    """Training problems of the whole run that are held out."""
+    train = b.problems("problems/train", b.recipe.data.train)
+    config = {"count": b.recipe.data.validation, "seed": b.recipe.seed}
+    return b.add(Stage("validation", "problems/validation", config, {"train": train}))
+
+
+def _training_problems(b: Builder, phase: str, sets: list[tuple[BenchmarkSection, Stage]], whole: Builder) -> Stage:
+    """Problems to train on: none that any evaluation set of the run contains."""
+    data = b.recipe.data
+    own = phase if data.train != whole.recipe.data.train else ""
+    train = b.problems(f"problems/{own or 'train'}", data.train)
+    held = {f"eval{i}": problems for i, (_, problems) in enumerate(sets)}
+    if data.validation and not any(x.source.source == "validation" for x, _ in sets):
+        held["validation"] = _validation(whole)
+    if not (data.decontaminate and held):
+        return train
+    config = {"ngram": data.ngram, "lcs_ratio": data.lcs_ratio}
+    return b.add(Stage("decontaminate", f"problems/{own + '-' if own else ''}clean", config, {"train": train, **held}))
+
+
+def _iteration(
+    b: Builder, i: int, label: str, train: Stage, latest: Stage | None, rewards: RewardModel
+) -> Stage | None:
     """One iteration on the latest weights; its training stage, None where only a reward model is trained."""
-    recipe, label = b.recipe, f"iteration{i}"
+    recipe = b.recipe
     shots = recipe.sampling.shots if i <= recipe.sampling.shots_iterations else []
     slice_: dict[str, Any] = {}
     if recipe.data.fresh_per_iteration:

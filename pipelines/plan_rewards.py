@@ -14,13 +14,18 @@ _FORWARD = {"adapter", "lora", "micro_batch_tokens", "attention", "prefix_sharin
 
 
 class RewardModel:
-    """Lays out the stages. `stage` is the training of the model in use, None before the first."""
+    """Lays out the stages. `stage` is the training of the model in use, None before the first.
 
-    def __init__(self, b: Builder) -> None:
+    A phase takes over the reward model of the phase `before`, with the samples it has learned from, if it wants one of the
+    same kind.
+    """
+
+    def __init__(self, b: Builder, before: RewardModel | None = None) -> None:
         self.b, self.section = b, b.recipe.reward_model
-        self.stage: Stage | None = None
-        self._data: dict[str, Stage] = {}  # samples0, verdicts0, samples1, ...
-        self._previous: dict[str, Stage] = {}  # the last evaluation on each set
+        kept = before if before is not None and before.section.kind == self.section.kind else None
+        self.stage: Stage | None = kept.stage if kept else None
+        self._data: dict[str, Stage] = dict(kept._data) if kept else {}  # samples0, verdicts0, samples1, ...
+        self._previous: dict[str, Stage] = dict(kept._previous) if kept else {}  # the last evaluation on each set
 
     @property
     def due(self) -> bool:

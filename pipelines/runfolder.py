@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import yaml
 
@@ -142,11 +142,22 @@ class RunFolder:
         """Append to the event log."""
         self._append("events.jsonl", {"time": _now(), "event": event, **fields})
 
-    def write_estimate(self, estimated: Mapping[str, Any]) -> None:
-        """Record what the plan was thought to cost. A resume leaves the first estimate of the same stages as it is."""
-        known = [s["key"] for s in self.estimate().get("stages", [])]
-        if known != [s["key"] for s in estimated["stages"]]:
-            write_json(self.path / "estimate.json", estimated)
+    def estimate_plan(self, plan: Plan, store: Store) -> str | None:
+        """Record what the plan is thought to cost here. A resume leaves the first estimate of the same stages as it is.
+
+        A run does not depend on it: where the shape of the model cannot be told, the reason is returned.
+        """
+        from pipelines.estimate import Device, estimate
+        from pipelines.shape import shape_of_folder
+
+        if [s["key"] for s in self.estimate().get("stages", [])] == [s.key for s in plan.stages]:
+            return None
+        try:
+            shape = shape_of_folder(plan.model.path)
+        except InputError as e:
+            return str(e)
+        write_json(self.path / "estimate.json", estimate(plan, store, shape, Device.here()))
+        return None
 
     def estimate(self) -> dict[str, Any]:
         """The recorded estimate (see `pipelines.estimate`); empty of a run that began before there was one."""
@@ -213,8 +224,15 @@ def _differences(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -
         x, y = a.get(key), b.get(key)
         if not prefix and key in ("executor", "track"):
             continue
+        if _sections(x) and _sections(y) and len(x) == len(y):
+            x, y = dict(enumerate(x)), dict(enumerate(y))
         if isinstance(x, Mapping) and isinstance(y, Mapping):
             found |= _differences(x, y, f"{prefix}{key}.")
         elif x != y:
             found[f"{prefix}{key}"] = (x, y)
     return found
+
+
+def _sections(value: Any) -> TypeGuard[list[Any]]:
+    """Whether a value is a list of sections: phases, benchmarks."""
+    return isinstance(value, list) and all(isinstance(item, Mapping) for item in value)

@@ -100,8 +100,9 @@ def load_checkpoint(
             if key.startswith("optimizer.") and key.endswith(suffix):
                 field = key[len("optimizer.") : -len(suffix)]
                 if "." not in field:
-                    if field == "step":  # a tensor in torch, a number in bitsandbytes
-                        optimizer.state[p][field] = value if value.is_floating_point() else int(value)
+                    if field == "step":  # a tensor in torch (with fused rules on the device), a number in bitsandbytes
+                        step = value.to(p.device) if optimizer.param_groups[0].get("fused") else value
+                        optimizer.state[p][field] = step if value.is_floating_point() else int(value)
                     else:
                         optimizer.state[p][field] = value.to(p.device)
     torch.set_rng_state(tensors["rng.cpu"])

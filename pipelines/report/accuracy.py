@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -49,11 +50,28 @@ def scores(run: RunRecord) -> list[Score]:
 
 
 def place_name(run: RunRecord, place: int) -> str:
-    """Name of a model of the run."""
+    """Name of a model of the run: iteration 1, or what its phase calls it (sft, rft2)."""
     if place:
-        return f"iteration {place}"
-    start = str(run.setting("model.name") or "")
-    return f"start ({start.rpartition('/')[2]})" if "@" in start else "initial"
+        label = run.trained[place - 1].iteration
+        return f"iteration {place}" if label == f"iteration{place}" else label
+    return f"start ({run.start})" if "@" in run.start else "initial"
+
+
+def place_ticks(runs: Sequence[RunRecord], places: Iterable[int]) -> list[tuple[float, str]]:
+    """Marks of a scale of models: the names that phases give them where all runs agree on them, else numbers."""
+    found = []
+    for place in places:
+        names = {r.trained[place - 1].iteration for r in runs if 0 < place <= len(r.trained)}
+        name = names.pop() if len(names) == 1 else str(place)
+        found.append((float(place), "start" if place == 0 else str(place) if name == f"iteration{place}" else name))
+    return found
+
+
+def place_axis(runs: Sequence[RunRecord]) -> str:
+    """What such a scale shows."""
+    if not any(r.phases for r in runs):
+        return "model after iteration"
+    return "model after phase or iteration" if len(runs) == 1 else "model after training"
 
 
 def by_series(found: list[Score]) -> dict[str, list[Score]]:
@@ -87,7 +105,8 @@ def section(run: RunRecord) -> Section | None:
     votes = [(s, f) for s in run.of_kind("votes") if (f := at_figure(s, _vote_title(run, s))) is not None]
     if votes:
         parts += [tag("h3", "Sampled answers", id="votes"), tag("div", *(f for _, f in votes), class_="grid")]
-    return Section("accuracy", "Accuracy by iteration", join(parts), [("votes", "Sampled answers")] if votes else [])
+    title = "Accuracy by phase and iteration" if run.phases else "Accuracy by iteration"
+    return Section("accuracy", title, join(parts), [("votes", "Sampled answers")] if votes else [])
 
 
 def _vote_title(run: RunRecord, stage: StageRecord) -> str:
@@ -105,10 +124,10 @@ def _figure(run: RunRecord, groups: dict[str, list[Score]]) -> Markup:
             dots.append(Point(s.place, s.value("accuracy"), low, high, told))
         lines.append(Line(name, dots, i))
     chart = line_chart(
-        "Accuracy by iteration", lines, x_label="model after iteration", y_label="accuracy",
-        form=lambda v: percent(v, 0), x_ticks=[(p, "start" if p == 0 else str(p)) for p in places],
+        "Accuracy by iteration", lines, x_label=place_axis([run]), y_label="accuracy",
+        form=lambda v: percent(v, 0), x_ticks=place_ticks([run], places),
     )
-    return figure(chart, "Share of problems answered correctly after each iteration. Bars are 95% intervals.")
+    return figure(chart, "Share of problems answered correctly by each model. Bars are 95% intervals.")
 
 
 def _table(run: RunRecord, groups: dict[str, list[Score]]) -> Markup:

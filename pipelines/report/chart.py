@@ -13,12 +13,14 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from pipelines.report.html import join, tag
-from pipelines.report.numbers import number
+from pipelines.report.numbers import MINUS, number
 
 SERIES = 8
 _LEFT, _RIGHT, _TOP, _BOTTOM = 74.0, 16.0, 14.0, 46.0
 _LETTER = 7.2  # width of a letter at 12 px, a wide font's
 _ASIDE = 7.0  # between series at the same place
+_SECOND = "", " second", " third"
+_MARK = 16  # letters of a mark on a scale of names
 _HITS = 120  # marks with a title of their own on one line; of more, evenly spaced ones
 Format = Callable[[float], str]
 
@@ -35,12 +37,12 @@ class Point(NamedTuple):
 
 
 class Line(NamedTuple):
-    """A series; `style` chooses colour, marker and dash. A `second` one goes with the series of the same style."""
+    """A series; `style` chooses colour, marker and dash. A `second` one (1, 2) goes with the series of the same style."""
 
     name: str
     points: Sequence[Point]
     style: int
-    second: bool = False
+    second: int = 0
 
 
 class Bar(NamedTuple):
@@ -77,22 +79,25 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 class Frame:
     """The area of a chart with two linear axes, its grid and labels."""
 
-    def __init__(self, size: tuple[float, float], x: tuple[float, float], y: tuple[float, float]) -> None:
-        self.width, self.height = size
-        self._x, self._y = x, y
+    def __init__(
+        self, size: tuple[float, float], x: tuple[float, float], y: tuple[float, float], slant: float = 0.0
+    ) -> None:
+        self.width, self.height = size[0], size[1] + slant
+        self._x, self._y, self._slant = x, y, slant
+        self.bottom = self.height - _BOTTOM - slant
 
     def at(self, x: float, y: float) -> tuple[float, float]:
         """Where a value lies in the picture."""
         across = (x - self._x[0]) / ((self._x[1] - self._x[0]) or 1.0)
         up = (y - self._y[0]) / ((self._y[1] - self._y[0]) or 1.0)
-        inner_width, inner_height = self.width - _LEFT - _RIGHT, self.height - _TOP - _BOTTOM
+        inner_width, inner_height = self.width - _LEFT - _RIGHT, self.bottom - _TOP
         return round(_LEFT + across * inner_width, 1), round(_TOP + (1 - up) * inner_height, 1)
 
     def axes(
         self, x_ticks: Sequence[tuple[float, str]], y_ticks: Sequence[tuple[float, str]], x_label: str, y_label: str
     ) -> list[Markup]:
         """Grid lines, tick labels and axis labels."""
-        bottom = self.height - _BOTTOM
+        bottom = self.bottom
         parts = []
         for value, text in y_ticks:
             y = self.at(self._x[0], value)[1]
@@ -101,7 +106,9 @@ class Frame:
         for value, text in x_ticks:
             x = self.at(value, self._y[0])[0]
             parts.append(tag("path", d=f"M{x},{bottom}v5", class_="axis"))
-            parts.append(tag("text", text, x=x, y=bottom + 19, class_="mid"))
+            turned = f"rotate(-30 {x} {bottom + 17})" if self._slant else None
+            shown, place = _clip(text, _MARK), (x + 4 if turned else x, bottom + (17 if turned else 21))
+            parts.append(tag("text", shown, x=place[0], y=place[1], class_="end" if turned else "mid", transform=turned))
         parts.append(tag("path", d=f"M{_LEFT},{bottom}H{self.width - _RIGHT}", class_="axis"))
         parts.append(tag("text", x_label, x=(_LEFT + self.width - _RIGHT) / 2, y=self.height - 6, class_="mid label"))
         middle = (_TOP + bottom) / 2
@@ -120,27 +127,57 @@ def line_chart(
     x_ticks: Sequence[tuple[float, str]] | None = None, y_range: tuple[float, float] | None = None,
     size: tuple[float, float] = (640.0, 300.0), markers: bool = True,
 ) -> Markup:  # fmt: skip
-    """Lines over a numeric axis, with error bars where points have intervals. Values that are not finite are left out."""
+    """Lines over a numeric axis, with error bars where points have intervals. Values that are not finite are left out.
+    The axis goes below zero only for values that do, whatever an interval says; marks of whole numbers are whole."""
     drawn = [line._replace(points=[p for p in line.points if math.isfinite(p.y) and math.isfinite(p.x)]) for line in lines]
     everything = [p for line in drawn for p in line.points]
     if not everything:
         return svg(title, size, [tag("text", "no finite values", x=size[0] / 2, y=size[1] / 2, class_="mid")])
     xs = [p.x for p in everything]
     bounds = [b for p in everything for b in (p.low, p.y, p.high) if b is not None and math.isfinite(b)]
-    y_values = ticks(*(y_range or (min(bounds), max(bounds))))
-    x_values = list(x_ticks) if x_ticks is not None else [(v, number(v)) for v in ticks(min(xs), max(xs), 6)]
+    y_values = ticks(*(y_range or _bounds([p.y for p in everything], bounds)))
+    x_values = list(x_ticks) if x_ticks is not None else [(v, number(v)) for v in _steps(xs)]
     x_axis = (min(v for v, _ in x_values), max(v for v, _ in x_values))
     if x_ticks is not None:  # places on a scale of names: leave room beside the first and the last
         room = max(0.4, 0.04 * (x_axis[1] - x_axis[0]))
         x_axis = (x_axis[0] - room, x_axis[1] + room)
-    frame = Frame(size, x_axis, (y_values[0], y_values[-1]))
-    parts = frame.axes(x_values, [(v, form(v)) for v in y_values], x_label, y_label)
+    frame = Frame(size, x_axis, (y_values[0], y_values[-1]), _slant(size[0], x_values) if x_ticks is not None else 0.0)
+    size = frame.width, frame.height
+    parts = frame.axes(x_values, [(v, _tick(v, y_values, form)) for v in y_values], x_label, y_label)
     for i, line in enumerate(drawn):
         # over named places, so that intervals do not cover each other
         aside = _ASIDE * (i - (len(drawn) - 1) / 2) if x_ticks is not None else 0.0
         parts += _line(frame, line, form, markers, aside)
     legend = _legend(drawn, markers) if len(drawn) > 1 else None
     return join([legend, svg(title, size, parts)])
+
+
+def _bounds(values: Sequence[float], bounds: Sequence[float]) -> tuple[float, float]:
+    """Least and most of an axis."""
+    low, high = min(bounds), max(bounds)
+    if min(values) >= 0:
+        low, high = max(0.0, low), high or 1.0
+    return low, high
+
+
+def _steps(xs: Sequence[float]) -> list[float]:
+    """Marks of a numeric axis."""
+    marks = ticks(min(xs), max(xs), 6)
+    return [v for v in marks if v == int(v)] if all(x == int(x) for x in xs) else marks
+
+
+def _tick(value: float, values: Sequence[float], form: Format) -> str:
+    """A tick's text; small numbers are written out beside larger ones."""
+    if form is number and max(map(abs, values)) >= 1e-3 > abs(value) > 0:
+        return f"{value:.6f}".rstrip("0").replace("-", MINUS)
+    return form(value)
+
+
+def _slant(width: float, marks: Sequence[tuple[float, str]]) -> float:
+    """How much higher the picture must be for marks that would run into each other, and so are slanted; 0: they have room."""
+    longest = max((len(_clip(text, _MARK)) for _, text in marks), default=0)
+    across = (width - _LEFT - _RIGHT) / max(1, len(marks))
+    return 0.0 if longest * _LETTER < across else 0.5 * _LETTER * longest
 
 
 def _line(frame: Frame, line: Line, form: Format, markers: bool, aside: float) -> list[Markup]:
@@ -158,7 +195,7 @@ def _line(frame: Frame, line: Line, form: Format, markers: bool, aside: float) -
         if markers:
             parts.append(_marker(x, y, line.style, line.second))
         if p.ring:
-            parts.append(tag("circle", cx=x, cy=y, r=9, class_="ring"))
+            parts.append(tag("circle", cx=x, cy=y, r=7, class_="ring"))
         if i % every == 0:
             between = f" [{form(p.low)}, {form(p.high)}]" if p.low is not None and p.high is not None else ""
             told = p.note or f"{line.name}: {form(p.y)}{between}"
@@ -167,12 +204,12 @@ def _line(frame: Frame, line: Line, form: Format, markers: bool, aside: float) -
 
 
 def _style(line: Line) -> str:
-    return f"s{line.style % SERIES}{' second' if line.second else ''}"
+    return f"s{line.style % SERIES}{_SECOND[line.second]}"
 
 
-def _marker(x: float, y: float, style: int, second: bool = False) -> Markup:
+def _marker(x: float, y: float, style: int, second: int = 0) -> Markup:
     """A filled shape that tells series apart without colour."""
-    name, r = f"dot s{style % SERIES}{' second' if second else ''}", 4.2
+    name, r = f"dot s{style % SERIES}{_SECOND[second]}", 4.2
     shapes = (
         None, f"M{x - r},{y - r}h{2 * r}v{2 * r}h{-2 * r}Z", f"M{x},{y - r - 1}l{r + 1},{2 * r}h{-2 * r - 2}Z",
         f"M{x},{y - r - 1}l{r + 1},{r + 1}l{-r - 1},{r + 1}l{-r - 1},{-r - 1}Z",
@@ -227,7 +264,7 @@ def stacked_chart(title: str, rows: Sequence[tuple[str, Sequence[tuple[str, floa
             told = f"{label}, {name}: {number(value)} of {number(whole)} ({value / whole:.1%})"
             box = {"x": round(x, 1), "y": y + 3, "width": round(w, 1), "height": height - 8}
             parts.append(tag("rect", tag("title", told), **box, class_=f"bar edge s{styles[name] % SERIES}"))
-            if w > 38:
+            if w > 12 + _LETTER * len(f"{value / whole:.0%}"):
                 parts.append(tag("text", f"{value / whole:.0%}", x=round(x + w / 2, 1), y=y + 16, class_="mid inside"))
             x += w
     names = [(name, style) for name, style in styles.items() if any(n == name for _, s in rows for n, _ in s)]

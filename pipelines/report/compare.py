@@ -9,10 +9,10 @@ from typing import Any
 from markupsafe import Markup
 
 from pipelines.report import training
-from pipelines.report.accuracy import Score, by_series, place_name, scores
+from pipelines.report.accuracy import Score, by_series, place_axis, place_name, place_ticks, scores
 from pipelines.report.chart import Interval, Line, Point, interval_chart, line_chart, stacked_chart
 from pipelines.report.cost import WORK, by_work
-from pipelines.report.html import figure, join, note, table, tag, warning
+from pipelines.report.html import figure, join, note, table, tag, warning, whole
 from pipelines.report.numbers import DASH, interval, number, percent, points, seconds
 from pipelines.report.overview import summary_row
 from pipelines.report.page import Section
@@ -21,6 +21,7 @@ from pipelines.report.settings import value, versions
 from pipelines.statistics import paired_difference
 
 _CONDITIONS = ("mode", "prompt", "sampling")
+_SHORT = 28  # letters of a name that stays on one line
 Key = tuple[str, str, str]
 
 
@@ -58,10 +59,11 @@ def header(runs: Sequence[RunRecord], titles: Sequence[str]) -> Markup:
     rows = []
     for name, run in zip(titles, runs, strict=True):
         s = summary_row(run)
-        rows.append([name, s["state"], s["what"], s["started"], s["time"]])
+        kept = whole(name) if len(name) <= _SHORT else name
+        rows.append([kept, s["state"], s["what"], s["started"], s["stages"], s["time"]])
     return tag(
         "header", tag("p", "Ratchet comparison of runs", class_="kicker"), tag("h1", listed(titles)),
-        table(["run", "state", "what was run", "started", "time"], rows, (4,)),
+        table(["run", "state", "what was run", "started", "stages done", "time"], rows, (5,)),
     )
 
 
@@ -90,7 +92,7 @@ def _accuracy(runs: Sequence[RunRecord], titles: Sequence[str]) -> Section | Non
         parts.append(tag("h3", name))
         if len(places) > 1:
             chart = _lines(name, mine, titles, places)
-            parts.append(figure(chart, f"{name}: accuracy after each iteration, 95% intervals.", data))
+            parts.append(figure(chart, f"{name}: accuracy after each training, 95% intervals.", data))
         else:
             parts.append(data)
     return Section("accuracy", "Accuracy", join(parts))
@@ -99,7 +101,7 @@ def _accuracy(runs: Sequence[RunRecord], titles: Sequence[str]) -> Section | Non
 def _lines(
     name: str, mine: Sequence[tuple[str, RunRecord, list[Score]]], titles: Sequence[str], places: Sequence[int]
 ) -> Markup:
-    lines = []
+    lines, runs = [], [run for _, run, _ in mine]
     for title, run, group in mine:
         dots = []
         for s in sorted(group, key=lambda s: s.place):
@@ -108,8 +110,8 @@ def _lines(
             dots.append(Point(s.place, s.value("accuracy"), low, high, told))
         lines.append(Line(title, dots, titles.index(title)))
     return line_chart(
-        f"Accuracy, {name}", lines, x_label="model after iteration", y_label="accuracy", form=lambda v: percent(v, 0),
-        x_ticks=[(p, "start" if p == 0 else str(p)) for p in places],
+        f"Accuracy, {name}", lines, x_label=place_axis(runs), y_label="accuracy", form=lambda v: percent(v, 0),
+        x_ticks=place_ticks(runs, places),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -20,11 +20,9 @@ WORK: dict[str, tuple[str, ...]] = {  # kinds of stages by what they do, in the 
     "training": ("train", "reward_train"),
     "scoring": ("verify", "reference", "reward_score", "reward_eval", "confidence", "score", "exploration",
                 "votes"),
-    "data": ("problems", "decontaminate", "select", "select_balanced", "pairs", "step_pairs", "steps", "reward_data",
-             "balance", "shots"),
+    "data": ("problems", "validation", "decontaminate", "select", "select_balanced", "pairs", "step_pairs", "steps",
+             "reward_data", "balance", "shots"),
 }  # fmt: skip
-_SAMPLER = "sampler weights", "KV cache"
-_TRAINER = "trainer weights", "reward model", "gradients and optimizer", "activations"
 
 
 def work_of(kind: str) -> str:
@@ -98,18 +96,25 @@ def _figure(run: RunRecord, taken: dict[str, float]) -> Markup | None:
 
 
 def _stages(run: RunRecord, taken: dict[str, float]) -> Markup:
-    rows = []
+    rows, planned = [], _planned(run)
     for s in run.stages:
         mine, made = taken.get(s.key), s.timing.get("seconds")
         ratio = f"{mine / s.estimate:.2f}" if mine and s.estimate and s.state == "done" else "\u2013"
         shown = seconds(mine) if mine is not None else f"cached ({seconds(made)})" if s.state == "done" and made else "\u2013"
         peak = " / ".join(size(s.timing[k]) for k in ("peak_resident_bytes", "peak_gpu_bytes") if k in s.timing)
+        need = planned.get(s.key)
         rows.append([
             s.label, s.state, shown, seconds(s.estimate) if s.estimate else "\u2013", ratio, number(s.manifest.get("rows")),
-            number(_rate(s)), peak or "\u2013", str(_attempts(run, s.key) or "\u2013"),
+            number(_rate(s)), size(need) if need else "\u2013", peak or "\u2013", str(_attempts(run, s.key) or "\u2013"),
         ])  # fmt: skip
-    headers = ["stage", "state", "time", "estimate", "time / estimate", "rows", "tokens/s", "peak memory", "attempts"]
-    return tag("details", tag("summary", f"All {len(run.stages)} stages"), table(headers, rows, range(2, 9)), class_="data")
+    headers = ["stage", "state", "time", "estimate", "time / estimate", "rows", "tokens/s", "estimated memory", "peak memory",
+               "attempts"]  # fmt: skip
+    return tag("details", tag("summary", f"All {len(run.stages)} stages"), table(headers, rows, range(2, 10)), class_="data")
+
+
+def _planned(run: RunRecord) -> dict[str, float]:
+    """Bytes that the plan thought each stage to need, by key."""
+    return {s["key"]: s["memory_bytes"] for s in run.estimate.get("stages", []) if s.get("memory_bytes")}
 
 
 def _rate(s: StageRecord) -> float | None:
@@ -142,26 +147,29 @@ def _told(run: RunRecord, taken: dict[str, float]) -> str:
 
 
 def _memory(run: RunRecord) -> Markup | None:
-    """Measured peaks by what was done, beside the parts that the plan had estimated."""
-    need: dict[str, float] = run.estimate.get("memory_bytes", {})
+    """Measured peaks by what was done, beside the largest that the plan had estimated, and what that is made up of."""
+    need = _planned(run)
     measured = [s for s in run.stages if "peak_resident_bytes" in s.timing or "peak_gpu_bytes" in s.timing]
     if not need and not measured:
         return None
     rows = []
-    for name, parts in (("sampling", _SAMPLER), ("training", _TRAINER), ("scoring", ()), ("data", ())):
+    for name in WORK:
         mine = [s for s in measured if work_of(s.kind) == name]
-        if not mine and not any(p in need for p in parts):
-            continue
-        told = ", ".join(f"{p} {size(need[p])}" for p in parts if p in need)
-        rows.append([name, size(sum(need.get(p, 0.0) for p in parts)) if told else "\u2013", told or "\u2013",
-                     size(_peak(mine, "peak_resident_bytes")), size(_peak(mine, "peak_gpu_bytes"))])  # fmt: skip
+        most = max((need.get(s.key, 0.0) for s in run.stages if work_of(s.kind) == name), default=0.0)
+        if mine or most:
+            rows.append([name, size(most) if most else "\u2013", size(_peak(mine, "peak_resident_bytes")),
+                         size(_peak(mine, "peak_gpu_bytes"))])  # fmt: skip
     have = run.estimate.get("memory_available")
     remark = "Measured: the most that the stage's process held, resident and allocated on the GPU by torch, the interpreter "
     remark += "and its libraries included, its child processes not."
+    largest: Mapping[str, Any] = run.estimate.get("memory", {})
+    if largest.get("bytes"):
+        parts = ", ".join(f"{part} {size(value)}" for part, value in largest["parts"].items() if value >= 5e5)
+        remark += f" The plan thought {largest['stage']} to need most, {size(largest['bytes'])}: {parts}."
     if have:
         remark += f" The plan found {size(have)} on {run.estimate.get('device', 'this machine')}."
-    headers = ["work", "estimated", "made up of", "measured, resident", "measured, GPU"]
-    return join([table(headers, rows, (1, 3, 4)), note(remark)])
+    headers = ["work", "estimated", "measured, resident", "measured, GPU"]
+    return join([table(headers, rows, (1, 2, 3)), note(remark)])
 
 
 def _peak(stages: Sequence[StageRecord], name: str) -> float | None:

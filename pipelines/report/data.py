@@ -56,7 +56,7 @@ def _verdicts(run: RunRecord) -> Markup | None:
                      percent(stage.metrics.get("accuracy")), percent(cut), number(drawn.get("mean_tokens"))])  # fmt: skip
     if not data:
         return None
-    headers = ["samples of", "samples", "right", "wrong", "no answer", "not judged", "right", "cut off", "mean tokens"]
+    headers = ["samples of", "samples", "right", "wrong", "no answer", "not judged", "share right", "cut off", "mean tokens"]
     everything = table(headers, data, range(1, 9))
     if not rows:
         return everything
@@ -78,8 +78,10 @@ def _selection(run: RunRecord) -> Markup | None:
         m = s.metrics
         known = m.get("problems") and "problems_solved" in m
         solved = m["problems_solved"] / m["problems"] if known else None
-        counts = [number(m.get(k)) for k in ("samples", "correct", "unique_correct", "problems", "problems_solved")]
-        rows.append([s.label, *counts, percent(solved), number(m.get("examples")), number(m.get("human"))])
+        sampled = bool(m.get("samples"))  # else human solutions alone
+        counts = [number(m.get(k) if sampled or k == "problems" else None)
+                  for k in ("samples", "correct", "unique_correct", "problems", "problems_solved")]  # fmt: skip
+        rows.append([s.label, *counts, percent(solved if sampled else None), number(m.get("examples")), number(m.get("human"))])
     headers = ["stage", "samples", "right", "right and different", "problems", "solved", "share solved", "examples kept",
                "of them human"]  # fmt: skip
     return table(headers, rows, range(1, 9))

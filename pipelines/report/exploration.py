@@ -7,10 +7,10 @@ from typing import Any
 
 from markupsafe import Markup
 
-from pipelines.report.accuracy import place_name
+from pipelines.report.accuracy import place_axis, place_name, place_ticks
 from pipelines.report.chart import Line, Point, heat_map, line_chart
 from pipelines.report.html import figure, join, note, table, tag
-from pipelines.report.numbers import number, short
+from pipelines.report.numbers import MINUS, number, short
 from pipelines.report.page import Section
 from pipelines.report.record import RunRecord, StageRecord
 
@@ -57,8 +57,8 @@ def _metrics(run: RunRecord, stages: Sequence[StageRecord]) -> Markup:
             if dots:
                 lines.append(Line(name, dots, i))
         if lines and len(stages) > 1:
-            marks = [(float(i), str(run.place(s) or "start")) for i, s in enumerate(stages)]
-            chart = line_chart(title, lines, x_label="samples of the model after iteration", y_label=axis, x_ticks=marks,
+            marks = [(float(i), text) for i, s in enumerate(stages) for _, text in place_ticks([run], [run.place(s)])]
+            chart = line_chart(title, lines, x_label=f"samples of the {place_axis([run])}", y_label=axis, x_ticks=marks,
                                size=(460.0, 260.0))  # fmt: skip
             panels.append(figure(chart, None, title=title))
     headers = ["metric", *(place_name(run, run.place(s)) for s in stages)]
@@ -78,8 +78,9 @@ def _overall(stage: StageRecord) -> dict[str, Mapping[str, Any]]:
 def _cell(f: Mapping[str, Any] | None) -> str:
     if f is None or f.get("mean") is None:
         return "\u2013"
-    between = f" [{short(f['low'])}, {short(f['high'])}]" if f.get("low") is not None else ""
-    return f"{short(f['mean'])}{between}"
+    if f.get("low") is None:
+        return short(f["mean"])
+    return "{:.3f} [{:.3f}, {:.3f}]".format(f["mean"], f["low"], f["high"]).replace("-", MINUS)
 
 
 def _surfaces(run: RunRecord) -> list[Markup]:
@@ -103,20 +104,20 @@ def _surface(stage: StageRecord, content: Mapping[str, Any]) -> Markup:
     row = next((i for i, (a, b) in enumerate(bands) if thresholds[a] <= point["threshold"] <= thresholds[b]), None)
     column = next((i for i, t in enumerate(columns) if t["temperature"] == point["temperature"]), None)
     names = [number(t["temperature"]) for t in columns]
+    heads = [f"{n} ({number(t['queries'])})" for n, t in zip(names, columns, strict=True)]
     order = list(reversed(range(len(bands))))  # the highest threshold on top
     chosen = (order.index(row), column) if row is not None and column is not None else None
     values = [scores[bands[i][0]] for i in order]
     chart = heat_map(
-        f"Balance score, {stage.iteration}", names, [labels[i] for i in order], values, x_label="temperature",
+        f"Balance score, {stage.iteration}", heads, [labels[i] for i in order], values, x_label="temperature (problems)",
         y_label="threshold", chosen=chosen, form=lambda v: f"{v:.3f}",
     )
     told = (
-        f"Balance score in {stage.iteration} after {number(stage.metrics.get('queries'))} problems at most, by temperature "
-        f"and reward threshold (n* = {number(content['n_star'])}). Chosen and framed: temperature "
-        f"{number(point['temperature'])}, threshold {number(point['threshold'])}, score {number(point['score'])}, "
-        f"{number(point['selected'])} selected. Thresholds that give the same scores share a row. A temperature that left the "
-        "race early was measured on fewer problems: "
-        + ", ".join(f"{n} on {number(t['queries'])}" for n, t in zip(names, columns, strict=True)) + "."
+        f"Balance score in {stage.iteration} by temperature, with the problems that it was measured on in brackets, and reward "
+        f"threshold (n* = {number(content['n_star'])}). Chosen and framed: temperature {number(point['temperature'])}, "
+        f"threshold {number(point['threshold'])}, score {number(point['score'])}, {number(point['selected'])} selected. "
+        "Thresholds that give the same scores share a row. A temperature that left the race early keeps the score of its fewer "
+        "problems, which may be a higher one than that of the winner."
     )
     rows = [[labels[i], *(number(v) for v in scores[bands[i][0]])] for i in order]
     return figure(chart, told, table(["threshold", *(f"temperature {n}" for n in names)], rows, range(1, len(names) + 1)))

@@ -69,6 +69,11 @@ def figure(
     return tag("figure", head, tag("div", chart, class_="scroll"), tag("figcaption", caption) if caption else None, told)
 
 
+def whole(text: Any) -> Markup:
+    """Text that no line break divides."""
+    return tag("span", text, class_="whole")
+
+
 def note(*children: Any) -> Markup:
     """A short remark under a figure or table."""
     return tag("p", *children, class_="note")

@@ -10,9 +10,9 @@ from markupsafe import Markup
 from pipelines.report.accuracy import Score, by_series, gain, place_name, scores
 from pipelines.report.chart import stacked_chart
 from pipelines.report.cost import WORK, by_work
-from pipelines.report.html import join, tag, warning
+from pipelines.report.html import join, tag, warning, whole
 from pipelines.report.numbers import interval, number, percent, points, seconds
-from pipelines.report.record import RunRecord
+from pipelines.report.record import RunRecord, setting
 
 _METHODS = {"sft": "supervised fine-tuning", "dpo": "DPO", "remax": "ReMax", "rloo": "RLOO", "grpo": "GRPO",
             "reinforce": "REINFORCE", "reward_model": "reward-model training"}  # fmt: skip
@@ -21,6 +21,7 @@ _SCHEMES = {"star": "STaR", "rest_em": "ReST-EM", "iterative_rft": "iterative fi
 _PAIRS = {"rise": " on error-injected pairs (RISE)", "per_step": " on per-step pairs"}
 _ADAPTERS = {"lora": "LoRA", "qlora": "QLoRA", "full": "all weights"}
 _STATES = {"finished": "finished", "running": "running", "stopped": "not finished"}
+_ONLINE = ("remax", "rloo", "grpo", "reinforce")
 _TILES = 4
 
 
@@ -30,37 +31,70 @@ def header(run: RunRecord) -> Markup:
     pill = tag("span", _STATES[run.state], class_=f"pill {run.state}")
     return tag(
         "header", tag("p", "Ratchet run report", class_="kicker"), tag("h1", name, " ", pill),
-        tag("p", sentence(run), class_="lede"), tag("p", _when(run), class_="when"), *_warnings(run),
+        _lede(run), tag("p", _when(run), class_="when"), *_warnings(run),
         tag("div", *_tiles(run), class_="tiles"), _time(run),
     )
 
 
+def _lede(run: RunRecord) -> Markup:
+    """What was run; phases one under the other."""
+    if not run.phases:
+        return tag("p", sentence(run), class_="lede")
+    told = f"{len(run.phases)} phases ({_adapter(run)}) from {run.start}, evaluated on {_benchmarks(run)}:"
+    each = (tag("li", tag("strong", p["name"]), f": {_phase(p)}") for p in run.phases)
+    return tag("div", told, tag("ol", *each), class_="lede")
+
+
+def _adapter(run: RunRecord) -> str:
+    name = str(run.setting("training.adapter"))
+    return _ADAPTERS.get(name, name)
+
+
 def sentence(run: RunRecord) -> str:
     """What was run, in words."""
-    get = run.setting
-    count, method = get("iterations.count"), str(get("training.method"))
-    model = str(get("model.name"))
-    if not count:
-        return f"Evaluation of {model} on {_benchmarks(run)}."
-    train = get("data.train") or {}
-    amount = f"{number(train['limit'])} " if train.get("limit") else ""
-    scheme, adapter = str(get("iterations.scheme")), _ADAPTERS.get(str(get("training.adapter")), get("training.adapter"))
-    online = method in ("remax", "rloo", "grpo", "reinforce")
-    steps = f", {number(get('training.rl.steps'))} steps" if online else ""
-    pairs = get("pairs.kind")
-    kind = _PAIRS.get(str(pairs), "") if method == "dpo" else ""
+    if run.phases:
+        told = "; ".join(f"{p['name']}, {_phase(p)}" for p in run.phases)
+        return f"{len(run.phases)} phases ({_adapter(run)}) from {run.start}: {told}. Evaluated on {_benchmarks(run)}."
+    if not run.setting("iterations.count"):
+        return f"Evaluation of {run.start} on {_benchmarks(run)}."
+    scheme = str(run.setting("iterations.scheme"))
     return (
-        f"{number(count)} iteration{'s' if count > 1 else ''} of {_METHODS.get(method, method)}{kind} ({adapter}{steps}; "
-        f" {_SCHEMES.get(scheme, scheme)}) from {model}, on {amount}{train.get('source', '?')} problems with "
-        f"{number(get('sampling.n'))} samples each at {_temperature(run)}; evaluated on {_benchmarks(run)}."
+        f"{_method(run.recipe)} ({_adapter(run)}; {_SCHEMES.get(scheme, scheme)}) from {run.start}, on {_learned(run.recipe)}; "
+        f"evaluated on {_benchmarks(run)}."
     )
 
 
-def _temperature(run: RunRecord) -> str:
-    if run.setting("iterations.scheme") == "bstar":
-        among = ", ".join(number(t) for t in run.setting("balance.temperatures") or [])
+def _phase(recipe: Mapping[str, Any]) -> str:
+    return f"{_method(recipe)} on {_learned(recipe)}"
+
+
+def _method(recipe: Mapping[str, Any]) -> str:
+    """2 iterations of DPO on per-step pairs."""
+    count, method = setting(recipe, "iterations.count"), str(setting(recipe, "training.method"))
+    name = _METHODS.get(method, method)
+    if method == "dpo":
+        name += _PAIRS.get(str(setting(recipe, "pairs.kind")), "")
+    if method in _ONLINE:
+        name += f" ({number(setting(recipe, 'training.rl.steps'))} steps)"
+    return f"{number(count)} iteration{'' if count == 1 else 's'} of {name}"
+
+
+def _learned(recipe: Mapping[str, Any]) -> str:
+    """Problems, and the samples drawn for them."""
+    train = setting(recipe, "data.train") or {}
+    amount = f"{number(train['limit'])} " if train.get("limit") else ""
+    problems = f"{amount}{train.get('source', '?')} problems"
+    method, n = setting(recipe, "training.method"), setting(recipe, "sampling.n")
+    if method == "sft" and setting(recipe, "selection.max_per_problem") == 0:
+        return f"the solutions that came with {problems}"
+    return f"{problems} with {number(n)} samples each at {_temperature(recipe)}"
+
+
+def _temperature(recipe: Mapping[str, Any]) -> str:
+    if setting(recipe, "iterations.scheme") == "bstar":
+        among = ", ".join(number(t) for t in setting(recipe, "balance.temperatures") or [])
         return f"the temperature chosen in each iteration ({among})"
-    return f"temperature {number(run.setting('sampling.temperature'))}"
+    return f"temperature {number(setting(recipe, 'sampling.temperature'))}"
 
 
 def _benchmarks(run: RunRecord) -> str:
@@ -111,7 +145,7 @@ def _tiles(run: RunRecord) -> list[Markup]:
     found = [accuracy_tile(run, name, group) for name, group in list(by_series(scores(run)).items())[:_TILES]]
     total = sum(by_work(run).values())
     if total:
-        found.append(_tile("Time", seconds(total), f"{run.status['done']} of {run.status['total']} stages done"))
+        found.append(_tile("Time", seconds(total), f"{run.status['done']} of {run.status['total']} stages done{_kept(run)}"))
     drawn = [s.metrics for s in run.of_kind("sample", "sweep") if s.metrics.get("tokens")]
     online = [s.metrics for s in run.of_kind("train") if s.metrics.get("sampled_tokens")]
     tokens = sum(m["tokens"] for m in drawn) + sum(m["sampled_tokens"] for m in online)
@@ -119,6 +153,12 @@ def _tiles(run: RunRecord) -> list[Markup]:
         count = sum(m["samples"] for m in drawn) + sum(m.get("examples", 0) for m in online)
         found.append(_tile("Samples", number(count), f"{number(tokens)} tokens drawn"))
     return found
+
+
+def _kept(run: RunRecord) -> str:
+    """How many stages took no time because an earlier run had made them."""
+    cached = sum(s.cached for s in run.stages)
+    return f", {cached} of them from the store" if cached else ""
 
 
 def accuracy_tile(run: RunRecord, name: str, group: list[Score]) -> Markup:
@@ -130,14 +170,16 @@ def accuracy_tile(run: RunRecord, name: str, group: list[Score]) -> Markup:
         told = f"{interval(low, high)}, {problems} problems, {place_name(run, last.place)}"
         return _tile(name, percent(last.value("accuracy")), told)
     found = gain(first, last)
-    change = f"{points(found[0])} points [{points(found[1])}, {points(found[2])}]" if found else ""
+    change = join([f"{points(found[0])} points ", whole(f"[{points(found[1])}, {points(found[2])}]")]) if found else ""
     big = join([tag("span", percent(first.value("accuracy")), class_="from"), " \u2192 ", percent(last.value("accuracy"))])
-    small = f"{interval(first.value('low'), first.value('high'))} \u2192 {interval(low, high)}"
-    told = f"{small}, {number(last.stage.metrics['problems'])} problems, after {place_name(run, last.place)}"
+    told = join([
+        whole(interval(first.value("low"), first.value("high"))), " \u2192 ", whole(interval(low, high)),
+        f", {number(last.stage.metrics['problems'])} problems, after {place_name(run, last.place)}",
+    ])  # fmt: skip
     return _tile(name, big, told, change)
 
 
-def _tile(name: str, big: Any, small: str, change: str = "") -> Markup:
+def _tile(name: str, big: Any, small: Any, change: Any = "") -> Markup:
     more = tag("p", change, class_="change") if change else None
     parts = tag("p", name, class_="name"), tag("p", big, class_="big"), more, tag("p", small, class_="small")
     return tag("div", *parts, class_="tile")
@@ -159,5 +201,5 @@ def summary_row(run: RunRecord) -> Mapping[str, str]:
     """The run in a few words, for a table of runs."""
     return {
         "state": _STATES[run.state], "what": sentence(run), "started": _when(run).partition(";")[0].removeprefix("Started "),
-        "time": seconds(sum(by_work(run).values())),
+        "time": seconds(sum(by_work(run).values())), "stages": f"{run.status['done']}{_kept(run)}",
     }  # fmt: skip

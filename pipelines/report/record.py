@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from configs.errors import InputError
+from configs.merge import merge
 from pipelines.files import read_json
 from pipelines.live import read_live
 from pipelines.runfolder import RunFolder
@@ -145,9 +146,26 @@ class RunRecord:
         """
         samples = self.by_key(stage.inputs.get("samples")) or self.by_key(stage.inputs.get("verdicts1")) or stage
         samples = self.by_key(samples.inputs.get("samples")) or samples
-        trained = [s.key for s in self.stages if s.kind == "train"]
+        trained = [s.key for s in self.trained]
         model = samples.inputs.get("model")
         return trained.index(model) + 1 if model in trained else 0
+
+    @property
+    def trained(self) -> list[StageRecord]:
+        """The trainings of the run's own models, through all phases."""
+        return [s for s in self.stages if s.kind == "train"]
+
+    @property
+    def start(self) -> str:
+        """What the run began with, without the path before it."""
+        name = str(self.setting("model.name") or "")
+        return name.rstrip("/").rpartition("/")[2] if "@" in name or name.startswith(("/", ".", "~")) else name
+
+    @property
+    def phases(self) -> list[Mapping[str, Any]]:
+        """Plain recipes of the phases, each with its name; none of a run without phases."""
+        whole = {k: v for k, v in self.recipe.items() if k != "phases"}
+        return [merge(whole, phase) for phase in self.setting("phases") or []]
 
     @property
     def out_of_reach(self) -> list[StageRecord]:
@@ -156,10 +174,15 @@ class RunRecord:
 
     def setting(self, dotted: str) -> Any:
         """A value of the recipe, or None where this recipe has no such key."""
-        value: Any = self.recipe
-        for part in dotted.split("."):
-            value = value.get(part) if isinstance(value, Mapping) else None
-        return value
+        return setting(self.recipe, dotted)
+
+
+def setting(recipe: Mapping[str, Any], dotted: str) -> Any:
+    """A value of a plain recipe, or None where it has no such key."""
+    value: Any = recipe
+    for part in dotted.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
 
 
 def _recipe(path: Path) -> dict[str, Any]:
@@ -174,9 +197,11 @@ def _recipe(path: Path) -> dict[str, Any]:
 
 
 def flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted key."""
+    """Nested settings by dotted key; what phases change by the name of the phase (`phases.sft.training.epochs`)."""
     found: dict[str, Any] = {}
     for key, value in data.items():
+        if key == "phases" and not prefix and value:
+            value = {p["name"]: {k: v for k, v in p.items() if k != "name"} for p in value}
         if isinstance(value, Mapping) and value:
             found |= flat(value, f"{prefix}{key}.")
         else:

@@ -149,7 +149,7 @@ def _controls(groups: Sequence[tuple[StageRecord, Collection[Shown]]]) -> Markup
         tag("label", "Search ", tag("input", type="search", id="find", placeholder="in question and solution")),
         tag("label", "Stage ", tag("select", option("", "all stages"), *stages, id="stage")),
         tag("label", "Verdict ", tag("select", *verdicts, id="verdict")),
-        tag("label", tag("input", type="checkbox", id="used"), " learned from"),
+        tag("label", tag("input", type="checkbox", id="used"), " only those learned from"),
         tag("output", "", id="count", aria_live="polite"),
         class_="controls", id="controls", role="search", hidden=True,
     )  # fmt: skip

@@ -104,6 +104,7 @@ def _lines(
     """Lines of one figure, and of how many steps a point is the mean."""
     lines, each = [], 1
     fields = {f: name for f, name in fields.items() if any(series(r, f) for _, r in trainings)}
+    alone = len(fields) > 1 and sum(any(series(r, f) for f in fields) for _, r in trainings) == 1  # colours for the fields
     for i, (label, records) in enumerate(trainings):
         for j, (field, name) in enumerate(fields.items()):
             points = series(records, field)
@@ -112,18 +113,26 @@ def _lines(
             kept, size = thinned(points)
             each = max(each, size)
             parts = [label, name if len(fields) > 1 else ""]
-            lines.append(Line(", ".join(filter(None, parts)) or name, kept, i if several else j, several and j > 0))
+            style, second = (i, min(j, 2)) if several and not alone else (j, 0)
+            lines.append(Line(", ".join(filter(None, parts)) or name, kept, style, second))
     return lines, each
 
 
 def _table(stages: Sequence[tuple[StageRecord, list[Row]]]) -> Markup:
-    """First and last value of the usual figures of each training."""
+    """Means over the first and the last tenth of each training, of the usual figures."""
     rows = [["steps", *(number(len(records)) for _, records in stages)]]
     for title, _, fields in FIGURES:
         for field, name in fields.items():
             found = [series(records, field) for _, records in stages]
             if any(found) and field != "learning_rate":
-                cells = [f"{number(p[0].y)} \u2192 {number(p[-1].y)}" if p else "\u2013" for p in found]
+                cells = [_ends(p) if p else "\u2013" for p in found]
                 rows.append([f"{title}, {name}" if len(fields) > 1 else title, *cells])
-    headers = ["first \u2192 last", *(s.label for s, _ in stages)]
+    headers = ["first \u2192 last tenth of the steps", *(s.label for s, _ in stages)]
     return table(headers, rows, range(1, len(headers)))
+
+
+def _ends(points: Sequence[Point]) -> str:
+    """Single steps say little where rewards are drawn; of less than twenty points these are the first and the last."""
+    size = max(1, len(points) // 10)
+    first, last = (sum(p.y for p in some) / size for some in (points[:size], points[-size:]))
+    return f"{number(first)} \u2192 {number(last)}"

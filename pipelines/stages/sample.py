@@ -111,7 +111,7 @@ def engine_config(task: Task, base: Path) -> EngineConfig:
     return EngineConfig(
         kind=config["engine"], model=str(base), dtype=config["dtype"], batch_size=config["batch_size"],
         max_model_len=config["max_model_len"], gpu_memory=task.hints["gpu_memory"], stop=config["stop"],
-        max_lora_rank=task.hints["lora_rank"],
+        max_lora_rank=task.hints["lora_rank"], gpu_shared=task.hints["gpu_shared"],
     )
 
 

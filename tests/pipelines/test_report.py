@@ -468,11 +468,17 @@ def test_failed_and_repeated_attempts_count_as_time(tmp_path: Path) -> None:
         {"event": "started", "stage": "iteration1/verify", "key": key, "attempt": 2, "shards": 4, "missing": 3},
         {"event": "finished", "stage": "iteration1/verify", "key": key, "seconds": 30.0}, {"event": "run finished"},
     ]  # fmt: skip
-    estimate = {"stages": [{"key": key, "seconds": 45.0}], "memory_bytes": {"sampler weights": 2e9, "KV cache": 1e9}}
+    estimate = {
+        "stages": [{"key": key, "seconds": 45.0, "memory_bytes": 3e9}], "memory_available": 16e9,
+        "memory": {"stage": "iteration1/verify", "bytes": 3e9, "parts": {"weights": 2e9, "KV cache": 1e9, "moments": 4.0}},
+    }  # fmt: skip
     tree = parsed(write_report([world.write(events, estimate)]).read_text())
     rows = cells(section(tree, "cost"))
-    assert ["iteration1/verify", "done", "1 min 30 s", "45 s", "2.00", "0", "–", "–", "2"] in rows, "a minute, then 30 seconds"
-    assert ["sampling", "3.00 GB", "sampler weights 2.00 GB, KV cache 1.00 GB", "–", "–"] in rows
+    times = ["1 min 30 s", "45 s", "2.00"]  # a minute, then 30 seconds
+    assert ["iteration1/verify", "done", *times, "0", "–", "3.00 GB", "–", "2"] in rows
+    assert ["scoring", "3.00 GB", "–", "–"] in rows
+    most = "thought iteration1/verify to need most, 3.00 GB: weights 2.00 GB, KV cache 1.00 GB. "
+    assert most in texts(section(tree, "cost"))
     happened = cells(section(tree, "settings"))
     assert ["2026-01-01 00:02:00", "failed", "iteration1/verify", "RatchetError: full"] in happened
     assert ["2026-01-01 00:04:00", "started", "iteration1/verify", "attempt 2: 3 of 4 shards were missing"] in happened

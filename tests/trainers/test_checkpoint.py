@@ -10,10 +10,11 @@ import torch
 from trainers.checkpoint import SaveError, load_checkpoint, save_checkpoint
 
 
-def _state() -> tuple[dict[str, torch.nn.Parameter], torch.optim.Optimizer]:
+def _state(fused: bool = False, device: str = "cpu") -> tuple[dict[str, torch.nn.Parameter], torch.optim.Optimizer]:
     torch.manual_seed(0)
-    parameters = {"a.weight": torch.nn.Parameter(torch.randn(3, 2)), "weight": torch.nn.Parameter(torch.randn(4))}
-    optimizer = torch.optim.AdamW(parameters.values(), lr=0.1)
+    tensors = {"a.weight": torch.randn(3, 2), "weight": torch.randn(4)}
+    parameters = {name: torch.nn.Parameter(t.to(device)) for name, t in tensors.items()}
+    optimizer = torch.optim.AdamW(parameters.values(), lr=0.1, fused=fused)
     return parameters, optimizer
 
 
@@ -23,14 +24,17 @@ def _step(parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Opti
     optimizer.zero_grad()
 
 
-def test_restored_training_goes_on_identically(tmp_path: Path) -> None:
-    parameters, optimizer = _state()
+@pytest.mark.parametrize(
+    ("fused", "device"), [(False, "cpu"), (True, "cpu"), pytest.param(True, "cuda", marks=pytest.mark.gpu)]
+)
+def test_restored_training_goes_on_identically(tmp_path: Path, fused: bool, device: str) -> None:
+    parameters, optimizer = _state(fused, device)
     for _ in range(3):
         _step(parameters, optimizer)
     save_checkpoint(tmp_path, 3, parameters, optimizer, {"history": [1]})
     for _ in range(2):
         _step(parameters, optimizer)
-    restored, other = _state()
+    restored, other = _state(fused, device)
     assert load_checkpoint(tmp_path, restored, other) == {"step": 3, "history": [1]}
     for _ in range(2):
         _step(restored, other)
