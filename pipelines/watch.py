@@ -42,6 +42,7 @@ def _follow(folder: Path, every: float, show: Callable[[dict[str, Any]], None]) 
         show(state)
         time.sleep(every)
         state = status_of(folder)
+    show(state)  # what has ended since the last look
     return state
 
 

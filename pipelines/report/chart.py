@@ -311,9 +311,10 @@ def interval_chart(
 
 def heat_map(
     title: str, columns: Sequence[str], rows: Sequence[str], values: Sequence[Sequence[float | None]], *,
-    x_label: str, y_label: str, chosen: tuple[int, int] | None = None, form: Format = number,
+    x_label: str, y_label: str, chosen: tuple[int, int] | None = None, form: Format = number, below: Sequence[str] = (),
 ) -> Markup:  # fmt: skip
-    """`values[row][column]`, the first row at the top; `chosen` (row, column) is framed. Darker is more in light mode."""
+    """`values[row][column]`, the first row at the top; `chosen` (row, column) is framed. Darker is more in light mode.
+    `below`: a remark under each column's name."""
     known = [v for row in values for v in row if v is not None and math.isfinite(v)]
     low, high = min(known, default=0.0), max(known, default=1.0)
     left, cell_height, width = 22 + _label_width(rows), 24.0, 640.0
@@ -337,13 +338,15 @@ def heat_map(
                 parts.append(tag("text", form(v), **middle, class_=f"mid {'on' if step > 4 else 'off'}"))
             if chosen == (i, j):
                 frames.append(tag("rect", **box, class_="chosen"))
-    for j, column in enumerate(columns):
-        parts.append(tag("text", column, x=round(left + cell_width * (j + 0.5), 1), y=bottom + 16, class_="mid"))
+    for depth, texts in ((16, columns), (32, below)):
+        for j, text in enumerate(texts):
+            parts.append(tag("text", text, x=round(left + cell_width * (j + 0.5), 1), y=bottom + depth, class_="mid"))
+    end = bottom + (18 if below else 0)
     middle = max(bottom / 2, 36.0)  # the label needs its length even beside a single row
     across = left + cell_width * len(columns) / 2
-    parts.append(tag("text", x_label, x=round(across, 1), y=bottom + 36, class_="mid label"))
+    parts.append(tag("text", x_label, x=round(across, 1), y=end + 36, class_="mid label"))
     parts.append(tag("text", y_label, x=14, y=middle, transform=f"rotate(-90 14 {middle})", class_="mid label"))
-    return svg(title, (width, bottom + 42), parts + frames)
+    return svg(title, (width, end + 42), parts + frames)
 
 
 def thinned(points: Sequence[Point], most: int = 160) -> tuple[list[Point], int]:

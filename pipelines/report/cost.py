@@ -164,7 +164,8 @@ def _memory(run: RunRecord) -> Markup | None:
     remark += "and its libraries included, its child processes not."
     largest: Mapping[str, Any] = run.estimate.get("memory", {})
     if largest.get("bytes"):
-        parts = ", ".join(f"{part} {size(value)}" for part, value in largest["parts"].items() if value >= 5e5)
+        ordered = sorted(largest["parts"].items(), key=lambda p: -p[1])
+        parts = ", ".join(f"{part} {size(value)}" for part, value in ordered if value >= 5e5)
         remark += f" The plan thought {largest['stage']} to need most, {size(largest['bytes'])}: {parts}."
     if have:
         remark += f" The plan found {size(have)} on {run.estimate.get('device', 'this machine')}."

@@ -104,16 +104,16 @@ def _surface(stage: StageRecord, content: Mapping[str, Any]) -> Markup:
     row = next((i for i, (a, b) in enumerate(bands) if thresholds[a] <= point["threshold"] <= thresholds[b]), None)
     column = next((i for i, t in enumerate(columns) if t["temperature"] == point["temperature"]), None)
     names = [number(t["temperature"]) for t in columns]
-    heads = [f"{n} ({number(t['queries'])})" for n, t in zip(names, columns, strict=True)]
+    below = [f"{number(t['queries'])} problems" for t in columns]
     order = list(reversed(range(len(bands))))  # the highest threshold on top
     chosen = (order.index(row), column) if row is not None and column is not None else None
     values = [scores[bands[i][0]] for i in order]
     chart = heat_map(
-        f"Balance score, {stage.iteration}", heads, [labels[i] for i in order], values, x_label="temperature (problems)",
-        y_label="threshold", chosen=chosen, form=lambda v: f"{v:.3f}",
+        f"Balance score, {stage.iteration}", names, [labels[i] for i in order], values, x_label="temperature",
+        y_label="threshold", chosen=chosen, below=below, form=lambda v: f"{v:.3f}",
     )
     told = (
-        f"Balance score in {stage.iteration} by temperature, with the problems that it was measured on in brackets, and reward "
+        f"Balance score in {stage.iteration} by temperature, with the number of problems that it was measured on, and reward "
         f"threshold (n* = {number(content['n_star'])}). Chosen and framed: temperature {number(point['temperature'])}, "
         f"threshold {number(point['threshold'])}, score {number(point['score'])}, {number(point['selected'])} selected. "
         "Thresholds that give the same scores share a row. A temperature that left the race early keeps the score of its fewer "

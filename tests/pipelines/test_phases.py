@@ -19,17 +19,8 @@ from pipelines.runfolder import RunFolder
 from pipelines.stage import Stage
 from pipelines.store import Artefact, Store, read_rows
 from tests.conftest import TinyRun
-from tests.pipelines.phase_world import write_phase_recipe
 
 MODEL = ResolvedModel("m", Path("/nowhere"), "f" * 32)
-
-
-@pytest.fixture(scope="session")
-def phase_run(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
-    """The finished run of four phases. Read-only."""
-    root = tmp_path_factory.mktemp("phases")
-    recipe = write_phase_recipe(root / "phases.yaml", tiny_run)
-    return TinyRun(recipe, root / "run", root / "home", _ratchet(root / "home", "run", recipe, "--run-dir", root / "run"))
 
 
 def _ratchet(home: Path, *arguments: Any, code: int = 0) -> str:

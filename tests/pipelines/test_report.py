@@ -110,13 +110,15 @@ def test_the_curve_is_that_of_the_training(tiny_run: TinyRun, tree: Any) -> None
 
 def test_times_are_set_beside_the_estimates(tiny_run: TinyRun, tree: Any) -> None:
     estimate = RunFolder(tiny_run.folder).estimate()
-    rows = {r[0]: r for r in cells(section(tree, "cost")) if len(r) == 9}
+    rows = {r[0]: r for r in cells(section(tree, "cost")) if len(r) == 10}
     assert len(rows) == 14
     for s in estimate["stages"]:
         assert s["seconds"] == 0.0 or rows[s["label"]][3] != "–"
-    assert all(re.fullmatch(r"\d+ MB|\d+\.\d\d GB", r[7]) for label, r in rows.items() if label != "stage")
-    memory = {r[0]: r for r in cells(section(tree, "cost")) if len(r) == 5}
-    assert "sampler weights" in memory["sampling"][2] and "gradients and optimizer" in memory["training"][2]
+        assert rows[s["label"]][7] == (f"{s['memory_bytes'] / 1e6:.0f} MB" if s["memory_bytes"] else "–")
+    assert all(re.fullmatch(r"\d+ MB|\d+\.\d\d GB", r[8]) for label, r in rows.items() if label != "stage")
+    memory = {r[0]: r for r in cells(section(tree, "cost")) if len(r) == 4}
+    assert memory["training"][1] == rows["iteration1/train"][7] != "–" != memory["sampling"][1]
+    assert f"thought {estimate['memory']['stage']} to need most" in texts(section(tree, "cost"))
 
 
 def test_the_browser_shows_samples_with_verdict_and_lineage(tiny_run: TinyRun, tree: Any) -> None:
@@ -389,7 +391,8 @@ def test_balance_surfaces_exploration_and_reward_models(tmp_path: Path) -> None:
     best = next(r for r in maps[0].iter(f"{SVG}rect") if texts(r) == "temperature 1.1, threshold 0 to 0.5: 0.400")
     assert (chosen.get("x"), chosen.get("y")) == (best.get("x"), best.get("y"))
     assert ["metric", "initial", "iteration 1"] in cells(balance)
-    assert ["pass@1", "0.25 [0.125, 0.5]", "0.25 [0.125, 0.5]"] in cells(balance)
+    assert "12 problems" in texts(maps[0]), "what the temperature was measured on"
+    assert ["pass@1", "0.250 [0.125, 0.500]", "0.250 [0.125, 0.500]"] in cells(balance)
     assert ["selected", "5", "5"] in cells(balance)
     rewards = section(tree, "rewards")
     assert ["1", "9", "50.0% [25.0%, 75.0%]", "50.0% [25.0%, 75.0%]", "50.0% [25.0%, 75.0%]"] in cells(rewards)
