@@ -134,8 +134,8 @@ def summary(kind: str, manifest: dict[str, Any]) -> str:
         cut = f", {m['truncated'] / m['samples']:.0%} cut off" if m["truncated"] else ""
         return f"{m['samples']} samples, {m['mean_tokens']:.0f} tokens each, {rate:.0f} tokens/s{cut}"
     if kind == "verify":
-        others = {k: v for k, v in m.items() if k in ("no_answer", "timeout", "error", "bad_gold") and v}
-        return f"{m['accuracy']:.1%} correct" + (f", {others}" if others else "")
+        others = [f"{m[k]} {k.replace('_', ' ')}" for k in ("no_answer", "timeout", "error", "bad_gold") if m.get(k)]
+        return ", ".join([f"{m['accuracy']:.1%} correct", *others])
     if kind == "select" and not m["samples"]:
         return f"{m['examples']} examples, the solutions that came with {m['problems']} problems"
     if kind == "select":
