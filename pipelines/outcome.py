@@ -14,7 +14,8 @@ def accuracy_table(plan: Plan, store: Store) -> list[str]:
     if not scores:
         return []
     wide = max(12, *(len(s.label.partition("/")[0]) for s in scores))
-    lines = ["", f"{'model':{wide}} {'benchmark':14} {'decoding':9} {'accuracy':>9}  95% interval      problems  gain over initial"]
+    head = f"{'model':{wide}} {'benchmark':14} {'decoding':9} {'accuracy':>9}"
+    lines = ["", f"{head}  95% interval      problems  gain over initial"]
     first: dict[str, list[float]] = {}
     for stage in scores:
         who, benchmark, decoding = stage.label.split("/")
@@ -28,7 +29,8 @@ def accuracy_table(plan: Plan, store: Store) -> list[str]:
             mean, low, high = paired_difference(start, shares, seed=0)
             gain = f"{100 * mean:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
         interval = f"[{m['low']:.1%}, {m['high']:.1%}]"
-        lines.append(f"{who:{wide}} {benchmark:14} {decoding:9} {m['accuracy']:>9.1%}  {interval:17} {m['problems']:>8}  {gain}")
+        what = f"{who:{wide}} {benchmark:14} {decoding:9}"
+        lines.append(f"{what} {m['accuracy']:>9.1%}  {interval:17} {m['problems']:>8}  {gain}")
     m = store.artefact(scores[0].kind, scores[0].key).manifest()["metrics"]
     lines.append(f"extraction: {m['mode']}; sampling: {m['sampling']}")
     return lines
