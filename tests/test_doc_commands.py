@@ -79,6 +79,12 @@ BLOCKS: dict[str, dict[str, str]] = {
     "memory.md": {"ratchet plan rft_gsm8k": RUN},
     "ray.md": {"pip install -e '.[ray]'": _WORKERS, "ray start --head": PLAN, "ratchet run rft_gsm8k executor.kind=ray": PLAN},
     "resume.md": {"ratchet resume runs/demo": SLOW},
+    "report.md": {
+        "ratchet status runs/demo": RUN,
+        "ratchet report runs/demo": RUN,
+        "ratchet report runs/demo runs/three": RUN,
+        "pip install -e '.[tensorboard]'": PLAN,
+    },
 }
 
 LESS = {"mine.yaml": ("sampling.n=2", "sampling.max_tokens=48", "training.epochs=1")}  # minutes less, the same stages
@@ -146,7 +152,8 @@ def test_tests_that_run_a_block_exist() -> None:
 def reader(tmp_path: Path, tiny_model: Path, tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder in which a reader types: what the pages speak of is there, small."""
     (tmp_path / "runs").mkdir()
-    shutil.copytree(tiny_run.folder, tmp_path / "runs" / "demo", symlinks=True)
+    for name in ("demo", "small", "three"):
+        shutil.copytree(tiny_run.folder, tmp_path / "runs" / name, symlinks=True)
     (tmp_path / "my-model").symlink_to(tiny_model)
     problems = [{"question": f"What is {a} + {b}?", "answer": a + b} for a in (1, 2, 3, 4) for b in (2, 5)]
     (tmp_path / "mine.jsonl").write_text("".join(json.dumps(p) + "\n" for p in problems))
