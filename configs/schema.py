@@ -366,10 +366,10 @@ class ExecutorSection(Section):
 
 
 class Recipe(Section):
-    """A self-improvement pipeline. `track: trackio` copies metrics to Trackio (extra `track`) besides metrics.jsonl."""
+    """A self-improvement pipeline. `track` copies metrics to a tracker (an extra) besides metrics.jsonl."""
 
     name: str = "run"
-    track: Literal["none", "trackio"] = "none"
+    track: Literal["none", "trackio", "wandb", "tensorboard"] = "none"
     seed: int = 0
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()

@@ -67,10 +67,11 @@ def _execute(recipe: Recipe, folder_path: Path) -> None:
     store = Store(store_root())
     plan = build(recipe, resolve_model(recipe.model))
     folder = RunFolder.create(folder_path, recipe)  # last: a recipe that cannot run leaves no folder
-    reporter = Reporter()
-    with folder.locked():
+    with folder.locked(), Reporter(folder_path) as reporter:
         try:
             folder.write_plan(plan, store)
+            if untold := folder.estimate_plan(plan, store):
+                reporter.line(f"no estimate of time and memory: {untold}")
             reporter.line(f"{recipe.name}: {len(plan.stages)} stages in {folder_path}, model {plan.model.name}, "
                           f"engine {recipe.sampling.engine} ({recipe.model.dtype}), executor {recipe.executor.kind} "
                           f"x{recipe.executor.workers}")
@@ -119,13 +120,38 @@ def plan(
 
 
 @app.command()
-def status(folder: Annotated[Path, typer.Argument(help="Folder of the run")], json: AsJson = False) -> None:
-    """Show how far a run is, from its folder alone; it may be running or not."""
-    from pipelines.outcome import status_of, status_table
+def status(
+    folder: Annotated[Path, typer.Argument(help="Folder of the run")],
+    json: AsJson = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow the run until it ends (exit code 1: it failed)")] = False,
+) -> None:
+    """Show how far a run is, from its folder alone; it may be running or not, here or on another machine."""
     from pipelines.runner import as_json
+    from pipelines.status import run_state, status_of, status_table
 
+    if json and watch:
+        raise typer.BadParameter("is for the eye: leave out --json", param_hint="--watch")
+    if watch:
+        from pipelines.watch import watch as follow
+
+        try:
+            state = follow(folder)
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+        raise typer.Exit(0 if run_state(state) == "finished" else 1)
     state = status_of(folder)
     typer.echo(as_json(state) if json else "\n".join(status_table(state)))
+
+
+@app.command()
+def report(
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs: one is reported, several compared")],
+    output: Annotated[Path | None, typer.Option(help="The file (default: report.html in the first folder)")] = None,
+) -> None:
+    """Write a report of a run, or a comparison of several, as one HTML file that needs no network."""
+    from pipelines.report import write_report
+
+    typer.echo(write_report(folders, output))
 
 
 Benchmarks = "gsm8k, math, math500, procedural, or files FILE.jsonl; separated by commas"

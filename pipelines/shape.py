@@ -86,12 +86,12 @@ def _counted(text: str, source: str) -> Shape:
     head = model.get_output_embeddings()
     linear = {name: m for name, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not head}
     config = config.get_text_config()
-    heads = config.num_attention_heads
+    heads = getattr(config, "num_attention_heads", None) or 0  # none: a state-space model
     return Shape(
         source=source, parameters=sum(p.numel() for p in model.parameters()), layers=config.num_hidden_layers,
         hidden=config.hidden_size, intermediate=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
         heads=heads, kv_heads=getattr(config, "num_key_value_heads", None) or heads,
-        head_size=getattr(config, "head_dim", None) or config.hidden_size // heads, vocabulary=config.vocab_size,
+        head_size=getattr(config, "head_dim", None) or config.hidden_size // max(1, heads), vocabulary=config.vocab_size,
         tied=model.get_input_embeddings().weight is head.weight, biased=any(m.bias is not None for m in linear.values()),
         context=getattr(config, "max_position_embeddings", None),
         projections=[Projection(name, m.in_features, m.out_features) for name, m in linear.items()],

@@ -89,6 +89,12 @@ BLOCKS: dict[str, dict[str, str]] = {
         "pip install -e '.[lm-eval]'": PLAN,
     },
     "resume.md": {"ratchet resume runs/demo": SLOW},
+    "report.md": {
+        "ratchet status runs/demo": RUN,
+        "ratchet report runs/demo": RUN,
+        "ratchet report runs/demo runs/three": RUN,
+        "pip install -e '.[tensorboard]'": PLAN,
+    },
 }
 
 LESS = {"mine.yaml": ("sampling.n=2", "sampling.max_tokens=48", "training.epochs=1")}  # minutes less, the same stages
@@ -161,7 +167,8 @@ def reader(
     home.mkdir()
     (home / "models").symlink_to(bundled.path.parent)
     write_reward_run(tmp_path / "runs" / "reward_model_gsm8k", home, bundled.fingerprint)
-    shutil.copytree(tiny_run.folder, tmp_path / "runs" / "demo", symlinks=True)
+    for name in ("demo", "small", "three"):
+        shutil.copytree(tiny_run.folder, tmp_path / "runs" / name, symlinks=True)
     (tmp_path / "my-model").symlink_to(tiny_model)
     problems = [{"question": f"What is {a} + {b}?", "answer": a + b} for a in (1, 2, 3, 4) for b in (2, 5)]
     (tmp_path / "mine.jsonl").write_text("".join(json.dumps(p) + "\n" for p in problems))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from configs.load import load_recipe
 from pipelines.estimate import Device, estimate, estimate_table
 from pipelines.models import model_for_plan
 from pipelines.plan import build, resolve
+from pipelines.runfolder import RunFolder
 from pipelines.store import Store
 from tests.conftest import TinyRun
 
@@ -128,3 +130,19 @@ def test_the_table_shows_every_stage_and_the_sums(tiny_recipe: Callable[..., Pat
     assert any(f"{e['tokens']:,} tokens" in line and "guess" in line for line in lines)
     assert "fits in 16.0 GB" in lines[-1] and e["memory"]["stage"] in lines[-1]
     assert e["shape_from"] in lines[1]
+
+
+def test_a_run_does_not_depend_on_its_estimate(tiny_recipe: Callable[..., Path], tiny_model: Path, tmp_path: Path):
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    loaded = resolve(load_recipe(str(tiny_recipe(f"model.name={folder}")), []))
+    plan, store = build(loaded, model_for_plan(loaded.model)[0]), Store(tmp_path / "store")
+    run = RunFolder.create(tmp_path / "run", loaded)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "of_tomorrow"}))
+    assert "of_tomorrow" in (run.estimate_plan(plan, store) or "") and run.estimate() == {}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert run.estimate_plan(plan, store) is None
+    first = run.estimate()
+    assert [s["key"] for s in first["stages"]] == [s.key for s in plan.stages] and first["memory"]["bytes"] > 0
+    (folder / "config.json").unlink()
+    assert run.estimate_plan(plan, store) is None and run.estimate() == first, "a resume leaves the first one"

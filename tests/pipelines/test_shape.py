@@ -47,3 +47,14 @@ def test_adapters_go_where_they_are_asked_to(tiny_model: Path) -> None:
     assert shape.adapted("all-linear") == shape.projections
     chosen = shape.adapted(["q_proj", "v_proj"])
     assert {p.name.rpartition(".")[2] for p in chosen} == {"q_proj", "v_proj"} and len(chosen) == 4
+
+
+def test_families_with_other_names_or_without_attention_have_a_shape(tmp_path: Path) -> None:
+    sizes = {"vocab_size": 300, "bos_token_id": 0, "eos_token_id": 0}
+    gpt2 = {"model_type": "gpt2", "n_layer": 2, "n_embd": 32, "n_head": 4, **sizes}
+    mamba = {"model_type": "mamba", "num_hidden_layers": 2, "hidden_size": 32, "state_size": 4, **sizes}
+    for config, heads in ((gpt2, 4), (mamba, 0)):
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        shape = shape_of_folder(tmp_path)
+        assert (shape.layers, shape.hidden, shape.vocabulary, shape.heads) == (2, 32, 300, heads)
+        assert shape.parameters > 300 * 32
