@@ -11,14 +11,12 @@ from typing import Any
 
 import msgspec
 
-from configs.errors import ConfigError
-from configs.keys import content_key
 from configs.schema import ONLINE, BenchmarkSection, Recipe, SourceSection
 from data_gen.engine import resolve_engine
 from pipelines import plan_pairs
-from pipelines.files import sha256_of
 from pipelines.hardware import cores, resolve_dtype
 from pipelines.models import ResolvedModel
+from pipelines.sources import problems_stage, settle
 from pipelines.stage import Stage
 
 
@@ -32,11 +30,11 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 def resolve(recipe: Recipe) -> Recipe:
-    """The recipe with engine, dtype and threads settled for this machine, and local paths made absolute, so that
-    a resume from another folder finds the same files."""
+    """The recipe with engine, dtype and threads settled for this machine, local paths made absolute, so that a resume
+    from another folder finds the same files, and data sets on the hub by commit."""
     data = recipe.model_dump()
     for source in (data["data"]["train"], *(b["source"] for b in data["evaluation"]["benchmarks"])):
-        source["path"] = source["path"] and str(Path(source["path"]).expanduser().absolute())
+        settle(source)
     if (folder := Path(recipe.model.name).expanduser()).exists():
         data["model"]["name"] = str(folder.absolute())
     data["sampling"]["engine"] = resolve_engine(recipe.sampling.engine)
@@ -63,15 +61,7 @@ class Builder:
         return known or stage
 
     def problems(self, label: str, source: SourceSection) -> Stage:
-        config: dict[str, Any] = source.model_dump(exclude={"path"})
-        paths = {}
-        if source.path is not None:
-            path = Path(source.path).expanduser().resolve()
-            if not path.is_file():
-                raise ConfigError(f"{label}: {path} does not exist")
-            # the name too: it is part of the ids of rows that bring none
-            config["content"], paths["path"] = content_key(path.name, sha256_of(path)), str(path)
-        return self.add(Stage("problems", label, config, paths=paths))
+        return self.add(problems_stage(label, source))
 
     def sample(self, label: str, problems: Stage, trained: Stage | None, **settings: Any) -> Stage:
         """Sampling with the recipe's settings, `settings` taking precedence."""
