@@ -154,10 +154,17 @@ class SelectionSection(Section):
     """
 
     max_per_problem: Positive = 4
-    prefer: Literal["random", "shortest"] = "random"
+    label: Literal["verified", "weighted_vote"] = "verified"
+    prefer: Literal["random", "shortest", "reward"] = "random"
+    min_reward: float | None = None
     include_human: bool = False
     min_examples: Positive = 1
     advantage_weights: Annotated[float, Field(gt=0.0)] | None = None
+
+    @property
+    def by_reward(self) -> bool:
+        """Whether a reward model's scores are needed."""
+        return self.prefer == "reward" or self.min_reward is not None or self.label == "weighted_vote"
 
 
 ErrorType = Literal[
@@ -299,7 +306,7 @@ class TrainingSection(Section):
     """One training stage. `batch_size` is in examples or pairs, for online methods in problems;
     `micro_batch_tokens` bounds one forward pass."""
 
-    method: Literal["sft", "dpo", "remax", "rloo", "grpo", "reinforce"] = "sft"
+    method: Literal["sft", "dpo", "remax", "rloo", "grpo", "reinforce", "reward_model"] = "sft"
     adapter: Literal["lora", "qlora", "full"] = "lora"
     lora: LoraSection = LoraSection()
     dpo: DpoSection = DpoSection()
@@ -323,6 +330,31 @@ class TrainingSection(Section):
         if self.method in ONLINE and self.rl.kl == "sequence" and self.method != "rloo":
             raise ValueError("`rl.kl: sequence` (T1's leave-one-out of the KL) belongs to method `rloo`")
         return self
+
+
+class RewardModelSection(Section):
+    """A reward model, trained on the run's own verified samples: see `trainers/reward_model.py` and
+    `trainers/process_reward_model.py`. None: `learning_rate`, `epochs`, `batch_size` as in `training`.
+
+    A problem gives a group of at most `samples` solutions. `loss: pairs` is the control arm of single pairs. Without
+    `retrain`, the model of the first iteration serves all of them, so that its scores can be compared.
+    """
+
+    kind: Literal["none", "outcome", "process"] = "none"
+    loss: Literal["listwise", "pairs"] = "listwise"
+    labels: Literal["soft", "hard"] = "soft"
+    aggregation: Literal["minimum", "product", "last"] = "minimum"
+    retrain: bool = False
+    samples: Annotated[int, Field(ge=2)] = 6
+    similarity: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
+    truncated_negatives: bool = True
+    balance_difficulty: bool = False
+    min_groups: Positive = 1
+    validation_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+    learning_rate: Annotated[float, Field(gt=0.0)] | None = None
+    epochs: Positive | None = None
+    batch_size: Positive | None = None
+    alpha: Annotated[float, Field(gt=0.0)] = 0.5
 
 
 class BenchmarkSection(Section):
@@ -387,6 +419,7 @@ class Recipe(Section):
     pairs: PairsSection = PairsSection()
     rollouts: RolloutsSection = RolloutsSection()
     training: TrainingSection = TrainingSection()
+    reward_model: RewardModelSection = RewardModelSection()
     evaluation: EvaluationSection = EvaluationSection()
     iterations: IterationsSection = IterationsSection()
     executor: ExecutorSection = ExecutorSection()
@@ -422,4 +455,21 @@ class Recipe(Section):
             raise ValueError("`training.method: dpo` needs `pairs.kind`, and pairs are for it alone")
         if self.selection.advantage_weights is not None and self.training.method != "sft":
             raise ValueError("`selection.advantage_weights` weighs the tokens of `training.method: sft`")
+        return self
+
+    @model_validator(mode="after")
+    def _reward_model_fits(self) -> Recipe:
+        none = self.reward_model.kind == "none"
+        if none and (self.selection.by_reward or self.training.method == "reward_model"):
+            raise ValueError(
+                "`selection.prefer: reward`, `selection.min_reward`, `selection.label: weighted_vote` and "
+                "`training.method: reward_model` need `reward_model.kind`"
+            )
+        if self.reward_model.kind == "process" and self.rollouts.allocation != "fixed":
+            raise ValueError(
+                "`reward_model.kind: process` learns from the values of steps, which a search leaves out or draws too high: "
+                "set `rollouts.allocation: fixed`"
+            )
+        if self.training.method == "reward_model" and self.iterations.count > 1:
+            raise ValueError("`training.method: reward_model` leaves the sampled model as it is: set `iterations.count: 1`")
         return self

@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from configs.schema import ONLINE
 from pipelines.hardware import cores, gpu, memory_bytes
 from pipelines.models import weight_bytes
 from pipelines.plan import Plan
@@ -165,6 +166,13 @@ def _cost(stage: Stage, plan: Plan, rows: dict[str, int], rates: dict[str, dict[
         each = stage.config["max_tokens"] * 2 * stage.config["rollouts"] if stage.kind == "edit_rollouts" else _EDIT_TOKENS
         tokens = rows[stage.key] * each if stage.config.get("editor") != "programmatic" else 0
         return tokens, tokens / rates["generate"]["rate"]
+    if stage.kind in ("reward_train", "reward_score"):
+        mean = rates["generate"]["mean_tokens"] or plan.recipe.sampling.max_tokens
+        passes = 1 / 3  # a forward pass
+        if stage.kind == "reward_train":
+            passes = stage.config["training"]["epochs"] * plan.recipe.reward_model.samples
+        tokens = int(rows[stage.key] * passes * mean)
+        return tokens, tokens / rates["train"]["rate"]
     if stage.kind in ("train", "reference"):
         mean = rates["generate"]["mean_tokens"] or plan.recipe.sampling.max_tokens
         if "problems" in stage.inputs:  # every sample is drawn and, at most, learned from
@@ -191,10 +199,12 @@ def _memory(plan: Plan) -> dict[str, float]:
     trainer = {"full": 4.0, "qlora": 0.53 + width * vocabulary * hidden / parameters}.get(training.adapter, width)
     saved = hidden * layers * (width if training.gradient_checkpointing else 34 * width / 2)
     logits = min(training.micro_batch_tokens * vocabulary * 4, 512 << 20)
+    shaping = training.method in ONLINE and recipe.reward_model.kind != "none"  # it stays beside the trainer
     return {
         "sampler weights": parameters * width * recipe.executor.workers,
         "KV cache": float(cache * recipe.executor.workers),
         "trainer weights": parameters * trainer,
+        **({"reward model": parameters * trainer} if shaping else {}),
         "gradients and optimizer": trainable * (12 if training.adapter == "full" else 14),
         "activations": float(training.micro_batch_tokens * saved + logits),
     }

@@ -16,6 +16,7 @@ from data_gen.engine import resolve_engine
 from pipelines import plan_pairs
 from pipelines.hardware import cores, resolve_dtype
 from pipelines.models import ResolvedModel
+from pipelines.plan_rewards import RewardModel
 from pipelines.sources import problems_stage, settle
 from pipelines.stage import Stage
 
@@ -50,6 +51,7 @@ class Builder:
     def __init__(self, recipe: Recipe, model: ResolvedModel) -> None:
         self.recipe, self.model = recipe, model
         self.stages: list[Stage] = []
+        self.valued: dict[str, tuple[Stage, Stage]] = {}  # rollouts and steps, by iteration
         self.full = recipe.training.adapter == "full"
         self.initial = Stage("train", model.label, {}, given_key=model.trained) if model.trained else None
 
@@ -85,15 +87,20 @@ class Builder:
         return self.add(Stage("verify", label, config, {"problems": problems, "samples": samples}))
 
     def select(
-        self, label: str, problems: Stage, samples: Stage, verdicts: Stage, steps: Stage | None = None
+        self, label: str, problems: Stage, samples: Stage, verdicts: Stage, steps: Stage | None = None,
+        scores: Stage | None = None,
     ) -> Stage:
+        """Selection; tokens are weighed by `steps`, and a reward model chooses by `scores`, where they are given."""
         section = self.recipe.selection
         limit = 1 if self.recipe.iterations.scheme == "star" else section.max_per_problem
+        unread = set() if scores else {"label", "min_reward"}  # settings of a reward model
         config = {
-            **section.model_dump(), "max_per_problem": limit, "prompt": self.recipe.data.prompt.model_dump(),
+            **section.model_dump(exclude=unread), "max_per_problem": limit, "prompt": self.recipe.data.prompt.model_dump(),
             "model": self.model.fingerprint, "seed": self.recipe.seed,
         }
         inputs = {"problems": problems, "samples": samples, "verdicts": verdicts} | ({"steps": steps} if steps else {})
+        if scores is not None:
+            config, inputs = config | {"alpha": self.recipe.reward_model.alpha}, inputs | {"scores": scores}
         return self.add(Stage("select", label, config, inputs, {"base": str(self.model.path)}))
 
     def training_hints(self) -> dict[str, Any]:
@@ -109,8 +116,10 @@ class Builder:
         inputs = rows | ({"model": trained} if trained else {})
         return self.add(Stage("train", label, config, inputs, {"base": str(self.model.path)}, self.training_hints()))
 
-    def online(self, label: str, problems: Stage, trained: Stage | None, slice_: dict[str, Any]) -> Stage:
-        """Training that draws its own samples."""
+    def online(
+        self, label: str, problems: Stage, trained: Stage | None, slice_: dict[str, Any], reward_model: Stage | None
+    ) -> Stage:
+        """Training that draws its own samples; a reward model shapes their rewards."""
         recipe, s = self.recipe, self.recipe.sampling
         training = recipe.training.model_dump(exclude={"checkpoint_every", "dpo"})
         kept = ("engine", "temperature", "n", "max_tokens", "stop", "batch_size", "max_model_len")
@@ -120,14 +129,19 @@ class Builder:
             "rewards": recipe.rewards.model_dump(), "offset": 0, "count": None, **slice_,
         }
         inputs = {"problems": problems} | ({"model": trained} if trained else {})
+        if reward_model is not None:
+            config["shaping"] = recipe.reward_model.model_dump(include={"alpha", "aggregation"})
+            inputs["reward_model"] = reward_model
         hints = {
             **self.training_hints(), "gpu_memory": s.gpu_memory, "verifiers": max(1, min(8, cores() - 1)),
             "lora_rank": 0 if self.full else recipe.training.lora.r,
         }
         return self.add(Stage("train", label, config, inputs, {"base": str(self.model.path)}, hints))
 
-    def evaluate(self, who: str, benchmark: BenchmarkSection, problems: Stage, trained: Stage | None) -> None:
-        """Greedy, and sampled when `evaluation.samples` > 0: sample, verify, score."""
+    def evaluate(
+        self, who: str, benchmark: BenchmarkSection, problems: Stage, trained: Stage | None, rewards: RewardModel | None = None
+    ) -> None:
+        """Greedy, and sampled when `evaluation.samples` > 0: sample, verify, score; the reward model on the sampled."""
         e = self.recipe.evaluation
         length = e.max_tokens or self.recipe.sampling.max_tokens
         runs: list[tuple[str, dict[str, Any]]] = [("greedy", {"temperature": 0.0, "top_p": 1.0, "n": 1, "seed": 0})]
@@ -144,6 +158,8 @@ class Builder:
             }
             inputs = {"problems": problems, "samples": samples, "verdicts": verdicts}
             self.add(Stage("score", label, config, inputs))
+            if rewards is not None and name == "sampled":
+                rewards.evaluate(who, benchmark.name, problems, samples, verdicts)
 
 
 def build(recipe: Recipe, model: ResolvedModel) -> Plan:
@@ -161,15 +177,20 @@ def build(recipe: Recipe, model: ResolvedModel) -> Plan:
             evals = {f"eval{i}": problems for i, (_, problems) in enumerate(benchmarks)}
             config = {"ngram": data.ngram, "lcs_ratio": data.lcs_ratio}
             train = b.add(Stage("decontaminate", "problems/clean", config, {"train": train, **evals}))
+        rewards = RewardModel(b)
         for i in range(1, count + 1):
-            trained.append(_iteration(b, i, train, trained[-1] if trained else b.initial))
+            stage = _iteration(b, i, train, trained[-1] if trained else b.initial, rewards)
             for benchmark, problems in benchmarks:
-                b.evaluate(f"iteration{i}", benchmark, problems, trained[-1])
+                if i == 1 and rewards.stage is not None and recipe.evaluation.initial:
+                    b.evaluate(model.label, benchmark, problems, b.initial, rewards)
+                if stage is not None:
+                    b.evaluate(f"iteration{i}", benchmark, problems, stage, rewards)
+            trained += [stage] if stage is not None else []
     return Plan(recipe, model, b.stages, trained)
 
 
-def _iteration(b: Builder, i: int, train: Stage, latest: Stage | None) -> Stage:
-    """One iteration on the latest weights; its training stage."""
+def _iteration(b: Builder, i: int, train: Stage, latest: Stage | None, rewards: RewardModel) -> Stage | None:
+    """One iteration on the latest weights; its training stage, None where only a reward model is trained."""
     recipe, label = b.recipe, f"iteration{i}"
     shots = recipe.sampling.shots if i <= recipe.sampling.shots_iterations else []
     slice_: dict[str, Any] = {}
@@ -178,14 +199,22 @@ def _iteration(b: Builder, i: int, train: Stage, latest: Stage | None) -> Stage:
         slice_ = {"offset": (i - 1) * size, "count": size}
     if recipe.training.method in ONLINE:
         start = latest if recipe.iterations.scheme == "iterative_rft" else b.initial
-        return b.online(f"{label}/train", train, start, slice_)
+        if rewards.due:
+            samples = b.sample(f"{label}/sample", train, latest, **slice_)
+            verdicts = b.verify(f"{label}/verify", train, samples, recipe.rewards.mode)
+            rewards.iteration(label, train, samples, verdicts, latest)
+        return b.online(f"{label}/train", train, start, slice_, rewards.stage)
     samples = b.sample(f"{label}/sample", train, latest, shots=[list(s) for s in shots], **slice_)
     verdicts = b.verify(f"{label}/verify", train, samples, recipe.rewards.mode)
+    scores = rewards.iteration(label, train, samples, verdicts, latest)
+    if recipe.training.method == "reward_model":
+        return None
     start = latest if recipe.iterations.scheme == "iterative_rft" else b.initial
     if recipe.training.method == "dpo":
         pairs = plan_pairs.pairs(b, label, train, samples, verdicts, latest)
         rows = {"pairs": pairs, "reference": plan_pairs.reference(b, f"{label}/reference", pairs, start)}
     else:
         steps = plan_pairs.advantages(b, label, train, samples, verdicts)
-        rows = {"examples": b.select(f"{label}/select", train, samples, verdicts, steps)}
+        used = scores if recipe.selection.by_reward else None
+        rows = {"examples": b.select(f"{label}/select", train, samples, verdicts, steps, used)}
     return b.train(f"{label}/train", rows, start)

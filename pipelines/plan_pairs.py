@@ -53,8 +53,11 @@ def values(
 ) -> tuple[Stage, Stage]:
     """Step values by rollouts: the rollouts and steps stages. Rollouts of former iterations are used again.
 
-    The policy of the rollouts is the initial model or the one that drew the samples, as `rollouts.policy` says.
+    The policy of the rollouts is the initial model or the one that drew the samples, as `rollouts.policy` says. An
+    iteration has one set of values: those made first, for a reward model, serve pairs and advantages too.
     """
+    if label in b.valued:
+        return b.valued[label]
     recipe = b.recipe
     sampler = samples.inputs.get("model")
     policy = b.initial if section.policy == "initial" else sampler
@@ -76,6 +79,7 @@ def values(
     paths = {"base": str(b.model.path)}
     rollouts = b.add(Stage("rollouts", f"{label}/rollouts", config, inputs, paths, dict(samples.hints)))
     steps = b.add(Stage("steps", f"{label}/steps", common, rows | {"rollouts": rollouts}, paths))
+    b.valued[label] = rollouts, steps
     return rollouts, steps
 
 

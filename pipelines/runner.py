@@ -154,11 +154,30 @@ def summary(kind: str, manifest: dict[str, Any]) -> str:
             f"{m['steps']} steps on {m['examples']} {'pairs' if preferred else 'examples'}, "
             f"loss {m['first_loss']:.3f} -> {m['last_loss']:.3f}{preferred}"
         )
+    if kind == "reward_data":
+        held = f"{m['steps']} steps" if "steps" in m else f"{m['right']} right and {m['wrong']} wrong solutions"
+        return f"{m['groups']} groups with {held}, {m['validation']} held out"
+    if kind == "reward_train":
+        held = m["last"].get("validation/accuracy")
+        told = f", {held:.1%} right on held-out problems" if held is not None else ""
+        return f"{m['steps']} steps on {m['groups']} groups, loss {m['first_loss']:.3f} -> {m['last_loss']:.3f}{told}"
+    if kind == "reward_eval":
+        return reward_summary(m)
     if kind == "score":
         return f"accuracy {m['accuracy']:.1%} [{m['low']:.1%}, {m['high']:.1%}] on {m['problems']} problems"
     if kind == "decontaminate":
         return f"{m['kept']} kept, {m['dropped']} dropped"
     return f"{manifest['rows']} rows"
+
+
+def reward_summary(m: dict[str, Any]) -> str:
+    """How a reward model does: RM@k beside maj@k and pass@1, pairwise accuracy, and the alarm."""
+    last, pairs = m["at"][-1], m["pairwise"]["reward_model"]
+    parts = [f"RM@{last['k']} {last['rm']['mean']:.1%}", f"maj@{last['k']} {last['maj']['mean']:.1%}",
+             f"pass@1 {m['at'][0]['pass']['mean']:.1%}"]
+    parts += [f"pairwise {pairs['mean']:.1%} [{pairs['low']:.1%}, {pairs['high']:.1%}]"] if pairs else []
+    alarm = f"; WARNING: {m['alarm']}" if m["alarm"] else ""
+    return ", ".join(parts) + f" on {m['problems']} problems{alarm}"
 
 
 def as_json(value: Any) -> str:

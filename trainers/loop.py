@@ -47,6 +47,18 @@ class Method(Protocol):
         ...
 
 
+class Part(Protocol):
+    """What is trained together with the model and saved beside it, such as a reward head."""
+
+    def attach(self, policy: Policy) -> None:
+        """Put it into `policy.model`, so that its parameters are among the trainable ones."""
+        ...
+
+    def save(self, policy: Policy, folder: Path) -> None:
+        """Take it out of the model again and write it into `folder`."""
+        ...
+
+
 def train(
     method: Method,
     settings: TrainingSection,
@@ -58,6 +70,7 @@ def train(
     work: Path,
     output: Path,
     report: Report,
+    part: Part | None = None,
 ) -> list[Record]:
     """Train and write the result into `output`; continue from a checkpoint in `work` where there is one.
 
@@ -69,6 +82,8 @@ def train(
     torch.manual_seed(derive_seed(seed, "torch"))
     with memory_errors(settings):
         policy = open_policy(settings, base, dtype, start, derive_seed(seed, "lora"))
+        if part:
+            part.attach(policy)
         optimizer = Optimizer(trainable(policy.model), settings)
         state = load_checkpoint(work, optimizer.masters, optimizer.rule) or {"step": 0, "history": []}
         optimizer.publish()
@@ -83,6 +98,8 @@ def train(
             if (step + 1) % settings.checkpoint_every == 0 and step + 1 < method.steps:
                 save_checkpoint(work, step + 1, optimizer.masters, optimizer.rule, {"history": history})
     with saving(output):
+        if part:
+            part.save(policy, output)
         save_trained(policy.model, output, base, dtype)
     return history
 

@@ -1,6 +1,7 @@
-"""Selection of training examples by rejection sampling. Inputs: problems, samples, verdicts, optionally steps.
+"""Selection of training examples by rejection sampling. Inputs: problems, samples, verdicts, optionally steps and scores.
 
-With steps, only samples whose steps were valued are chosen, and their tokens are weighed by advantage.
+With steps, only samples whose steps were valued are chosen, and their tokens are weighed by advantage. With scores, a
+reward model chooses.
 """
 
 from __future__ import annotations
@@ -12,18 +13,20 @@ from typing import Any
 import msgspec
 
 from configs.errors import RatchetError
-from configs.rows import Example, Problem, Sample, Step, VerdictRow
+from configs.rows import Example, Problem, Sample, Score, Step, VerdictRow
 from configs.schema import PromptSection
 from data_gen.problems import strip_calculator_marks
 from data_gen.prompts import PromptEncoder
-from data_gen.select import at_most, unique_correct
+from data_gen.select import at_most, unique_correct, voted
 from data_gen.step_values import advantage_weights
 from pipelines.stage import Report, ShardResult, ShardRunner, Task, register
 from pipelines.store import write_rows
+from rewards.shaping import sigmoid
 
 
 class SelectStage:
-    """config: max_per_problem, prefer, include_human, min_examples, prompt, model, seed."""
+    """config: max_per_problem, prefer, include_human, min_examples, advantage_weights, prompt, model, seed; with scores
+    label, min_reward and alpha (of the weighted vote)."""
 
     name, version, where, device = "select", 1, "driver", False
 
@@ -33,8 +36,11 @@ class SelectStage:
     def open(self, task: Task) -> ShardRunner:
         config = task.config
         encoder = PromptEncoder(Path(task.paths["base"]), PromptSection.model_validate(config["prompt"]))
+        scores: dict[str, Score] = {s.sample: s for s in task.rows("scores", Score)} if "scores" in task.inputs else {}
 
         def rank(sample: Sample) -> tuple[float, str]:
+            if config["prefer"] == "reward":
+                return -scores[sample.id].value, sample.id
             first = len(sample.token_ids) if config["prefer"] == "shortest" else task.seed(sample.id)
             return float(first), sample.id
 
@@ -43,6 +49,8 @@ class SelectStage:
             samples: list[Sample] = task.rows("samples", Sample)
             verdicts: list[VerdictRow] = task.rows("verdicts", VerdictRow)
             correct = {v.sample for v in verdicts if v.outcome == "correct"}
+            if "scores" in task.inputs:
+                correct = _accepted(correct, verdicts, scores, config)
             unique = unique_correct(samples, correct)
             steps = _steps(task)
             if steps is not None:
@@ -70,6 +78,29 @@ class SelectStage:
 
     def metrics(self, task: Task, shards: Sequence[ShardResult]) -> dict[str, Any]:
         return shards[0].metrics
+
+
+def _accepted(
+    correct: set[str], verdicts: Sequence[VerdictRow], scores: dict[str, Score], config: dict[str, Any]
+) -> set[str]:
+    """The samples that count as right where a reward model has a say."""
+    if config["label"] == "weighted_vote":
+        correct = _voted(verdicts, scores, config["alpha"])
+    if config["min_reward"] is not None:
+        correct = {s for s in correct if scores[s].value >= config["min_reward"]}
+    return correct
+
+
+def _voted(verdicts: Sequence[VerdictRow], scores: dict[str, Score], alpha: float) -> set[str]:
+    """Samples with the winning answer of their problem; a process model's score is a weight as it is."""
+
+    def weight(sample: str) -> float:
+        score = scores[sample]
+        return score.value if score.steps else sigmoid(alpha * score.value)
+
+    # not the verdict's answer alone: where none was found, `extracted` may hold what was looked at
+    extracted = {v.sample: None if v.outcome == "no_answer" else v.extracted for v in verdicts}
+    return voted(extracted, {v.sample: v.problem for v in verdicts}, weight)
 
 
 def _check(task: Task, examples: Sequence[Example], samples: int, correct: int) -> None:
