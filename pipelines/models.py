@@ -149,7 +149,7 @@ def _hub(name: str, revision: str | None) -> ResolvedModel:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        folder = snapshot_download(name, revision=revision, allow_patterns=list(_FILES))
+        folder = snapshot_download(name, revision=revision, allow_patterns=[*_FILES, "README.md"])  # the card tells the licence
     except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, ValueError) as e:
         raise InputError(
             f"model.name: `{name}` is neither a folder here nor reachable on the hub ({type(e).__name__}: {e}); "

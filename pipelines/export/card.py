@@ -1,0 +1,195 @@
+"""The model card of an export, written from what the run has recorded. Nothing is claimed that is not in its artefacts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from configs.schema import Recipe
+from data_gen.prompts import PromptEncoder
+from pipelines.export.base import Base, chain, hub_set, set_in_words, set_licence
+from pipelines.export.source import Figure, Source
+from pipelines.runner import summary
+from pipelines.statistics import paired_difference
+from pipelines.store import Artefact
+
+_METHODS = {
+    "sft": "supervised fine-tuning on its own verified solutions (arXiv 2308.01825)",
+    "dpo": "direct preference optimisation (arXiv 2305.18290)",
+    "remax": "ReMax (arXiv 2310.10505)",
+    "rloo": "RLOO (arXiv 2402.14740)",
+    "grpo": "GRPO (arXiv 2402.03300)",
+    "reinforce": "REINFORCE",
+}
+_ADAPTERS = {"full": "all weights trained", "lora": "LoRA adapter", "qlora": "LoRA adapter over a 4-bit base (QLoRA)"}
+
+
+class Card:
+    """The card of one export. `merged` is the data type of merged weights, "full" where the run trained all weights, None
+    where the folder holds an adapter; `name` stands for the folder in examples."""
+
+    def __init__(self, source: Source, base: Base, merged: str | None, name: str = "FOLDER") -> None:
+        self.source, self.recipe, self.base, self.merged, self.name = source, source.recipe, base, merged, name
+        self.trained = source.trained_by().manifest()
+        self.training: dict[str, Any] = self.trained["config"]["training"]
+        self.chain = chain(source)
+
+    def write(self, folder: Path) -> None:
+        """README.md in `folder`, read back by the hub's library: metadata that it does not understand is an error."""
+        from huggingface_hub import ModelCard
+
+        text = "\n".join([f"---\n{self._metadata()}\n---", "", *self._body(), ""])
+        ModelCard(text)
+        (folder / "README.md").write_text(text, encoding="utf-8")
+
+    def _metadata(self) -> str:
+        from huggingface_hub import ModelCardData
+
+        method, adapter = self.training["method"], self.training["adapter"]
+        more: dict[str, Any] = dict(self.base.licence)
+        if self.base.hub:
+            more["base_model_relation"] = "finetune" if self.merged else "adapter"
+        return ModelCardData(
+            base_model=self.base.hub, library_name="transformers" if self.merged else "peft", pipeline_tag="text-generation",
+            datasets=list(dict.fromkeys(s for run in self.chain if (s := hub_set(run.recipe.data.train)))) or None,
+            tags=["ratchet", "self-improvement", "reasoning", method, *([] if adapter == "full" else [adapter])], **more,
+        ).to_yaml()  # fmt: skip
+
+    def _body(self) -> list[str]:
+        sections = {"Use": self._use(), "Accuracy": self._accuracy()}
+        sections |= {f"Training: run {r.recipe.name}, to iteration {r.number}": _training(r) for r in self.chain}
+        sections |= {"Limits": self._limits(), "Licences": self._licences()}
+        sections["Software"] = [", ".join(f"{k} {v}" for k, v in self.trained["software"].items())]
+        sections["Recipe"] = ["What differs from the defaults:", "", "```yaml", *_settings(self.recipe), "```"]
+        lines = [f"# {self.recipe.name}, iteration {self.source.number}", "", *self._made()]
+        for title, text in sections.items():
+            lines += ["", f"## {title}", "", *text]
+        return lines
+
+    def _made(self) -> list[str]:
+        first = self.chain[0]
+        began = f" The run began with iteration {first.number} of run {first.recipe.name}." if first is not self.source else ""
+        best = self.source.best_on
+        chosen = f", chosen for the highest greedy accuracy on `{best}`" if best else ""
+        how = _ADAPTERS[self.training["adapter"]]
+        if self.merged != "full":
+            how += f", merged into the base ({self.merged})" if self.merged else "; this folder holds the adapter"
+        return [
+            "Made by Ratchet, which trains a language model on its own verified solutions to problems with checkable answers.",
+            "",
+            f"- Base: {self.base.said}{began}",
+            f"- Method: {_METHODS.get(self.training['method'], self.training['method'])}; {how}.",
+            f"- Iteration {self.source.number} of {len(self.source.trained)}{chosen}.",
+        ]
+
+    def _use(self) -> list[str]:
+        """How to load it, and the prompt that it was trained with."""
+        encoder = PromptEncoder(self.source.model.path, self.recipe.data.prompt)
+        code, command = loading(self.base.hub or "BASE", self.merged, self.name, self.recipe)
+        return [
+            "```python", *code, "```", "", "```", command, "```", "",
+            "The prompt of training and evaluation, special tokens spelled out:", "", "```",
+            *encoder.text("QUESTION").splitlines(), "```",
+        ]  # fmt: skip
+
+    def _accuracy(self) -> list[str]:
+        """A table of what the run has measured, of the model it began with and of its iterations."""
+        figures = self.source.figures()
+        if not figures:
+            return ["The run has measured nothing."]
+        starts = {(f.benchmark, f.decoding): f for f in figures if not f.number}
+        titles = ("model", "benchmark", "decoding", "accuracy", "95 % interval", "problems", "gain over the start")
+        rows = [titles, ("---",) * len(titles), *(self._row(f, starts.get((f.benchmark, f.decoding))) for f in figures)]
+        m, sampling = figures[0].metrics, figures[0].metrics["sampling"]
+        sets = [f"- `{b.name}`: {set_in_words(b.source)}" for b in self.recipe.evaluation.benchmarks]
+        answers = "from a box or a `####` line only" if m["mode"] == "strict" else "leniently, down to the last number"
+        return [
+            *(f"| {' | '.join(row)} |" for row in rows), "", *sets,
+            f"- Answers are read {answers}; {sampling['max_tokens']} tokens at most; engine {sampling['engine']}, "
+            f"{sampling['dtype']}.",
+            "- Intervals: Wilson's for one answer a problem, bootstrap over problems for means of several and for gains.",
+        ]  # fmt: skip
+
+    def _row(self, figure: Figure, start: Figure | None) -> tuple[str, ...]:
+        m, sampling = figure.metrics, figure.metrics["sampling"]
+        who = f"iteration {figure.number}" if figure.number else "start"
+        how = "greedy" if figure.decoding == "greedy" else f"{sampling['n']} samples at {sampling['temperature']}"
+        gain = ""
+        if figure.number and start:
+            mean, low, high = paired_difference(start.shares(), figure.shares(), seed=0)
+            gain = f"{100 * mean:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
+        return (
+            f"**{who}**" if figure.number == self.source.number else who, figure.benchmark, how, f"{m['accuracy']:.1%}",
+            f"[{m['low']:.1%}, {m['high']:.1%}]", str(m["problems"]), gain,
+        )  # fmt: skip
+
+    def _limits(self) -> list[str]:
+        figures = self.source.figures()
+        lines = ["- Nothing was measured besides the table above: no other task, no other language, no safety."]
+        if self.source.best_on:
+            lines.append("- The iteration was chosen by its accuracy in the table, which is therefore rather too high for it.")
+        clean = next((s for s in self.source.plan["stages"] if s["label"] == "problems/clean"), None)
+        if clean:
+            dropped = self.source.artefact(clean["key"]).manifest()["metrics"]["dropped"]
+            lines.append(f"- Training problems found in an evaluation set, literally or nearly: {dropped}, left out.")
+        else:
+            lines.append("- Training problems were not compared with evaluation sets.")
+        lines.append("- What the base itself has seen before is not known to the run.")
+        if figures and self.merged not in (None, "full"):
+            lines.append(
+                f"- The figures were measured with the adapter beside the base in {figures[0].metrics['sampling']['dtype']}. "
+                f"Merged weights ({self.merged}) round differently and were not measured again."
+            )
+        if self.training["adapter"] == "qlora":
+            lines.append("- The adapter was trained over 4-bit weights, and measured and merged over the base's own.")
+        return lines
+
+    def _licences(self) -> list[str]:
+        licence = self.base.licence
+        known = licence.get("license_name") or licence.get("license") or "not recorded; ask its source"
+        sections = {s.model_dump_json(): s for r in self.chain for s in [r.recipe.data.train]}
+        return [f"- Base: {known}.", *(f"- Data, {set_in_words(s)}: {set_licence(s)}." for s in sections.values())]
+
+
+def loading(below: str, merged: str | None, folder: str, recipe: Recipe) -> tuple[list[str], str]:
+    """Python that loads an export, and the command that serves it; `below` is the base of an adapter."""
+    code = ["from transformers import AutoModelForCausalLM, AutoTokenizer", ""]
+    name = folder if merged else below
+    code += [f'tokenizer = AutoTokenizer.from_pretrained("{name}")',
+             f'model = AutoModelForCausalLM.from_pretrained("{name}", dtype="auto")']  # fmt: skip
+    if merged:
+        return code, f"vllm serve {folder}"
+    code = ["from peft import PeftModel", *code, f'model = PeftModel.from_pretrained(model, "{folder}")']
+    own = recipe.training.lora.r
+    rank = next((r for r in (8, 16, 32, 64, 128, 256, 320, 512) if r >= own), own)  # those that vLLM knows
+    return code, f"vllm serve {below} --enable-lora --max-lora-rank {rank} --lora-modules {recipe.name}={folder}"
+
+
+def _training(source: Source) -> list[str]:
+    """The data of a run, and what came out of each of its stages up to the iteration."""
+    lines = [f"Learned from: {set_in_words(source.recipe.data.train)}.", "", "| stage | what came out |", "| --- | --- |"]
+    for stage in source.plan["stages"]:
+        head, _, rest = stage["label"].partition("/")
+        number = head.removeprefix("iteration")
+        mine = "/" not in rest and (head == "problems" or (number.isdigit() and int(number) <= source.number))
+        artefact = Artefact(stage["kind"], stage["key"], Path(source.plan["store"]) / stage["kind"] / stage["key"])
+        if mine and artefact.done:
+            lines.append(f"| `{stage['label']}` | {summary(stage['kind'], artefact.manifest())} |")
+    return lines
+
+
+def _settings(recipe: Recipe) -> list[str]:
+    """What differs from the defaults, as YAML, without the executor and without folders of this machine."""
+    changed = recipe.model_dump(mode="json", exclude_defaults=True, exclude={"executor"})
+    return yaml.safe_dump(_without_folders(changed), sort_keys=False, allow_unicode=True).splitlines()
+
+
+def _without_folders(value: Any) -> Any:
+    """The value with every absolute path cut to its last name."""
+    if isinstance(value, dict):
+        return {k: _without_folders(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(v) for v in value]
+    return Path(value).name if isinstance(value, str) and value.startswith("/") and "\n" not in value else value
