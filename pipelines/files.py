@@ -52,7 +52,7 @@ def exclusively(path: Path) -> Iterator[None]:
 
 def disk_error(error: OSError, path: Path) -> RatchetError:
     """A message for a failed write: full disk and missing permission named as such."""
-    ours = path.absolute().is_relative_to(home())
+    ours = path.resolve().is_relative_to(home())
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         way_out = "set RATCHET_HOME to a folder on another disk, then resume" if ours else "write to another disk"
         return RatchetError(f"no space left while writing {path}: free some space, or {way_out}; nothing half-written was kept")

@@ -141,7 +141,8 @@ class Source:
         return max([len(self.trained), *numbers])
 
     def _best(self, benchmark: str | None) -> Figure:
-        """The figure of the trained iteration with the highest greedy accuracy on a benchmark (the run's first), the earliest of equals."""
+        """The figure of the trained iteration with the highest greedy accuracy on a benchmark, by default the run's first;
+        the earliest of equals."""
         greedy = [f for f in self.figures() if f.decoding == "greedy"]
         benchmark = benchmark or (greedy[0].benchmark if greedy else None)
         rivals = [f for f in greedy if f.benchmark == benchmark and f.number]
