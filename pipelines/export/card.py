@@ -13,7 +13,6 @@ from pipelines.export.base import Base, chain, hub_set, set_in_words, set_licenc
 from pipelines.export.source import Figure, Source
 from pipelines.runner import summary
 from pipelines.statistics import paired_difference
-from pipelines.store import Artefact
 
 _METHODS = {
     "sft": "supervised fine-tuning on its own verified solutions (arXiv 2308.01825)",
@@ -174,7 +173,7 @@ def _training(source: Source) -> list[str]:
         head, _, rest = stage["label"].partition("/")
         number = head.removeprefix("iteration")
         mine = "/" not in rest and (head == "problems" or (number.isdigit() and int(number) <= source.number))
-        artefact = Artefact(stage["kind"], stage["key"], Path(source.plan["store"]) / stage["kind"] / stage["key"])
+        artefact = source.place(stage)
         if mine and artefact.done:
             lines.append(f"| `{stage['label']}` | {summary(stage['kind'], artefact.manifest())} |")
     return lines

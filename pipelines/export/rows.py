@@ -64,12 +64,9 @@ def samples(source: Source, benchmark: str | None, _: Any) -> Exported:
 
 def sft(source: Source, _: str | None, style: Any) -> Exported:
     """What an iteration learned by supervised fine-tuning: prompt and completion."""
-    trained = source.trained_by().manifest()["parents"]
-    if "examples" not in trained:
-        raise InputError(f"{source.name} was not trained on examples ({source.recipe.training.method}): it has no sft rows")
-    select = source.artefact(trained["examples"]["key"])
-    examples: list[Example] = read_rows(select, Example)
-    questions = _questions(source, select.manifest()["parents"]["problems"]["key"])
+    select = _learned(source, "examples")
+    examples: list[Example] = read_rows(source.artefact(select["key"]), Example)
+    questions = _questions(source, select["inputs"]["problems"])
     form = _form(source, style)
     made, kept = [], 0
     for e in examples:
@@ -88,12 +85,9 @@ def sft(source: Source, _: str | None, style: Any) -> Exported:
 
 def pairs(source: Source, _: str | None, style: Any) -> Exported:
     """Preference pairs: prompt, chosen, rejected."""
-    parents = source.trained_by().manifest()["parents"]
-    if "pairs" not in parents:
-        raise InputError(f"{source.name} was not trained on pairs (pairs.kind: {source.recipe.pairs.kind}): it has none")
-    artefact = source.artefact(parents["pairs"]["key"])
-    rows: list[Pair] = read_rows(artefact, Pair)
-    questions = _questions(source, artefact.manifest()["parents"]["problems"]["key"])
+    paired = _learned(source, "pairs")
+    rows: list[Pair] = read_rows(source.artefact(paired["key"]), Pair)
+    questions = _questions(source, paired["inputs"]["problems"])
     form = _form(source, style)
     made, kept, open_ = [], 0, 0
     for p in rows:
@@ -242,6 +236,14 @@ def export_rows(source: Source, what: str, to: Path, benchmark: str | None, styl
 
 def _form(source: Source, style: Literal["auto", "conversational", "standard"]) -> Form:
     return Form(PromptEncoder(source.model.path, source.recipe.data.prompt), style)
+
+
+def _learned(source: Source, name: str) -> dict[str, Any]:
+    """The stage of the rows that this iteration was trained on: examples or pairs."""
+    inputs = source.stages[source.trained_by().key]["inputs"]
+    if name not in inputs:
+        raise InputError(f"{source.name} was not trained on {name} (training.method: {source.recipe.training.method})")
+    return source.stages[inputs[name]]
 
 
 def _body(form: Form, token_ids: Sequence[int]) -> str:

@@ -72,13 +72,21 @@ class Source:
         """As in `runs/demo@2`."""
         return f"{self.run.path}@{self.number}"
 
+    @cached_property
+    def stages(self) -> dict[str, dict[str, Any]]:
+        """Stages of the plan by key: label, kind, key, and the keys of its inputs by name."""
+        return {s["key"]: s for s in self.plan["stages"]}
+
+    def place(self, stage: dict[str, Any]) -> Artefact:
+        """The artefact of a stage, finished or not."""
+        return Artefact(stage["kind"], stage["key"], Path(self.plan["store"]) / stage["kind"] / stage["key"])
+
     def artefact(self, key: str) -> Artefact:
         """A finished artefact of the run by its key."""
-        stage = next((s for s in self.plan["stages"] if s["key"] == key), None)
-        kind, label = (stage["kind"], stage["label"]) if stage else ("train", "the model it began with")
-        artefact = Artefact(kind, key, Path(self.plan["store"]) / kind / key)
+        artefact = self.place(self.stages[key])
         if not artefact.done:
-            raise InputError(f"{label} of {self.run.path} is not finished or not in the store: ratchet resume {self.run.path}")
+            label, path = self.stages[key]["label"], self.run.path
+            raise InputError(f"{label} of {path} is not finished, or no longer in the store: ratchet resume {path}")
         return artefact
 
     def trained_by(self) -> Artefact:
@@ -104,8 +112,7 @@ class Source:
         figure = found.get("sampled") or found.get("greedy")
         if figure is None:
             raise InputError(f"{self.name} has no evaluation `{benchmark}`; the run has: {self._benchmarks()}")
-        samples = figure.artefact.manifest()["parents"]["samples"]["key"]
-        return next(s for s in self.plan["stages"] if s["key"] == samples)
+        return self.stages[self.stages[figure.artefact.key]["inputs"]["samples"]]
 
     def beside(self, samples: dict[str, Any], kind: str) -> dict[str, Any] | None:
         """The stage of a kind that reads these samples (verdicts, step values, rewards), the last if there are several."""
@@ -114,13 +121,12 @@ class Source:
 
     def figures(self) -> list[Figure]:
         """All finished accuracies of the run, in its order."""
-        stages = {s["key"]: s for s in self.plan["stages"]}
         found = []
         for stage in self.plan["stages"]:
-            artefact = Artefact(stage["kind"], stage["key"], Path(self.plan["store"]) / stage["kind"] / stage["key"])
+            artefact = self.place(stage)
             if stage["kind"] != "score" or not artefact.done:
                 continue
-            model = stages[stage["inputs"]["samples"]]["inputs"].get("model")
+            model = self.stages[stage["inputs"]["samples"]]["inputs"].get("model")
             number = self.trained.index(model) + 1 if model in self.trained else 0
             _, benchmark, decoding = stage["label"].split("/")
             found.append(Figure(number, benchmark, decoding, artefact, artefact.manifest()["metrics"]))
