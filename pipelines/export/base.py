@@ -31,7 +31,7 @@ class Base:
 
 def base_of(source: Source, override: str | None) -> Base:
     """The base of a run, behind RUN@ITERATION that of the earlier run. `override`: its name on the hub, by the user."""
-    if override is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", override):
+    if override is not None and not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", override):
         raise ConfigError(f"--base-model {override}: give the name of a model on the hub, as owner/name")
     section, folder = chain(source)[0].recipe.model, source.model.path
     if section.name in _BUNDLED:

@@ -21,6 +21,7 @@ from pipelines.runfolder import RunFolder
 from pipelines.runner import run_plan
 from pipelines.stage import Stage
 from tests.conftest import TinyRun, run_recipe, write_tiny_recipe
+from tests.pipelines.rise_world import PROMPT
 from tests.pipelines.step_world import StepWorld
 
 
@@ -35,21 +36,22 @@ def lora_run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Tiny
     recipe = write_tiny_recipe(root / "lora.yaml", tiny_model, [
         f"data.train={{source: jsonl, path: {root / 'own.jsonl'}}}", "iterations.count=2", "evaluation.samples=2",
         f"evaluation.benchmarks=[{{name: held, source: {{source: jsonl, path: {root / 'held.jsonl'}}}}}]",
-        "training={adapter: lora, lora: {r: 4, alpha: 8}, epochs: 2, batch_size: 4, learning_rate: 0.02, schedule: constant}",
+        "training={adapter: lora, lora: {r: 4, alpha: 8}, epochs: 10, batch_size: 4, learning_rate: 0.02, schedule: constant}",
     ])  # fmt: skip
     return TinyRun(recipe, root / "run", root / "home", run_recipe(recipe, root))
 
 
 @pytest.fixture(scope="session")
 def pairs_run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
-    """A run whose samples are given (the tiny model solves nothing in steps): its steps are rolled out, paired and learned
-    from by DPO. Every stage after the samples is the real one."""
+    """A run whose samples are given (the tiny model solves nothing in steps): they train a reward model and are scored by it,
+    and their steps are rolled out, paired and learned from by DPO. Every stage after the samples is the real one."""
     root = tmp_path_factory.mktemp("pairs")
     world = StepWorld(root / "home" / "store", tiny_model)
     _measured(world)
     recipe = validate({
         "name": "pairs", "model": {"name": str(tiny_model), "dtype": "float32"}, "sampling": {"engine": "transformers"},
         "data": {"train": {"source": "procedural", "limit": 4}}, "pairs": {"kind": "per_step"},
+        "reward_model": {"kind": "outcome"},
         "training": {"method": "dpo", "adapter": "lora", "lora": {"r": 2}, "epochs": 1},
     }, "the recipe")  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
@@ -66,12 +68,31 @@ def pairs_run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Tin
         verdicts = replace(
             world.inputs["verdicts"], label="iteration1/verify", inputs={"problems": problems, "samples": samples}
         )
-        plan = Plan(recipe, model, [problems, samples, verdicts, rollouts, steps, pairs, reference, train], [train])
+        rewards = _reward_stages(problems, samples, verdicts, config, paths, hints)
+        plan = Plan(recipe, model, [problems, samples, verdicts, *rewards, rollouts, steps, pairs, reference, train], [train])
         folder = RunFolder.create(root / "run", recipe)
         folder.write_plan(plan, world.store)
         run_plan(plan, world.store, folder, Reporter())
     close_engine()
     return TinyRun(root / "run" / "recipe.yaml", root / "run", root / "home", "")
+
+
+def _reward_stages(
+    problems: Stage, samples: Stage, verdicts: Stage, config: dict[str, Any], paths: dict[str, str], hints: dict[str, Any]
+) -> list[Stage]:
+    """Groups of the samples, an outcome reward model on them, and its scores of the samples."""
+    asked = {
+        "kind": "outcome", "samples": 4, "similarity": 1.0, "truncated_negatives": True, "balance_difficulty": False,
+        "min_groups": 1, "validation_fraction": 0.0, "prompt": PROMPT, "model": "m", "seed": 3,
+    }
+    inputs = {"problems": problems, "samples0": samples, "verdicts0": verdicts}
+    groups = Stage("reward_data", "iteration1/reward_data", asked, inputs, paths)
+    training = config["training"] | {"method": "reward_model"}
+    settings = {**config, "training": training, "reward_model": {"kind": "outcome", "loss": "listwise", "labels": "soft"}}
+    model = Stage("reward_train", "iteration1/reward_train", settings, {"groups": groups}, paths, hints)
+    asked = {"training": training, "aggregation": "minimum", "prompt": PROMPT, "model": "m", "dtype": "float32"}
+    inputs = {"samples": samples, "problems": problems, "reward_model": model}
+    return [groups, model, Stage("reward_score", "iteration1/reward_score", asked, inputs, paths, hints)]
 
 
 def _measured(world: StepWorld) -> None:

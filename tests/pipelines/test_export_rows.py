@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from typer.testing import CliRunner
 
 from configs.errors import RatchetError
-from configs.rows import Example, Pair, Sample, Step, VerdictRow
+from configs.rows import Example, Group, Pair, Sample, Score, Step, VerdictRow
 from data_gen.problems import load_problems
 from pipelines.cli import app
 from pipelines.store import Artefact, read_rows
@@ -191,6 +191,25 @@ def test_samples_go_to_ratchet_score_and_back(lora_run: TinyRun, export: Export,
         assert scored["samples"] == len(rows) and "reward" not in rows.column_names
 
 
+def test_rewards_of_a_reward_model_travel_with_the_samples(pairs_run: TinyRun, export: Export, tmp_path: Path) -> None:
+    _, rows = export(pairs_run, "samples.jsonl", "--what", "samples")
+    scores = {s.sample: s.value for s in stored(pairs_run, "iteration1/reward_score", Score)}
+    assert {r["sample_id"]: r["reward"] for r in rows} == scores and len(set(scores.values())) > 4
+    scored = score_file(tmp_path / "samples.jsonl")
+    assert [record["rm"] is not None for record in scored["at"]] == [True] * len(scored["at"])
+
+
+def test_groups_are_those_of_the_reward_model(pairs_run: TinyRun, export: Export) -> None:
+    _, rows = export(pairs_run, "groups.jsonl", "--what", "groups")
+    groups: list[Group] = stored(pairs_run, "iteration1/reward_data", Group)
+    samples = {s.id: s.text for s in stored(pairs_run, "iteration1/sample", Sample)}
+    assert len(rows) == len(groups) >= 3
+    for row, group in zip(rows, groups, strict=True):
+        assert [c[0]["content"] for c in row["completions"]] == [samples[s] for s in group.samples]
+        assert row["labels"] == [label == 1.0 for label in group.labels] and set(row["labels"]) == {True, False}
+        assert row["prompt"][0]["content"] == f"{row['problem_id'].removeprefix('own:')} eggs?"
+
+
 def test_problems_come_back_as_a_source(lora_run: TinyRun, export: Export, tmp_path: Path) -> None:
     _, rows = export(lora_run, "problems.jsonl", "--what", "problems")
     again = load_problems("jsonl", "train", path=str(tmp_path / "problems.jsonl"))
@@ -208,7 +227,7 @@ def test_what_does_not_exist_is_said(lora_run: TinyRun, pairs_run: TinyRun, tiny
         (lora_run, ("--what", "pairs"), "", "was not trained on pairs (training.method: sft)"),
         (pairs_run, ("--what", "sft"), "", "was not trained on examples (training.method: dpo)"),
         (lora_run, ("--what", "steps"), "", "has no step values"),
-        (lora_run, ("--what", "groups"), "", "has no groups of solutions"),
+        (lora_run, ("--what", "groups"), "", "has no groups of solutions; it trained no reward model"),
         (lora_run, ("--what", "samples", "--benchmark", "gsm8k"), "", "no evaluation `gsm8k`; the run has: held"),
         (lora_run, ("--what", "samples"), "@0", "has no stored samples to learn from"),
         (lora_run, ("--what", "sft"), "@3", "has iterations 1 to 2, not `3`"),
