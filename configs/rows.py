@@ -216,9 +216,9 @@ class Group(Row, frozen=True, kw_only=True):
 
 
 class Score(Row, frozen=True, kw_only=True):
-    """What a reward model says of one sample. `value` is an outcome model's raw score, or a process model's
-    probabilities of its steps put together; `steps` are a process model's raw logits, one for each step.
-    `reward_model` is the key of its training artefact."""
+    """What a scorer, a reward model say, thinks of one sample; higher is better. `value` is an outcome model's raw score,
+    or a process model's probabilities of its steps put together; `steps` are a process model's raw logits, one for each
+    step, else empty. `reward_model` is the key of the training artefact that scored, or of the model itself."""
 
     sample: str
     problem: str

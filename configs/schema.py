@@ -6,6 +6,7 @@ recipe in a run folder says what was really done.
 
 from __future__ import annotations
 
+import itertools
 from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -148,12 +149,13 @@ class RewardsSection(Section):
 
 
 class SelectionSection(Section):
-    """Rejection sampling: which correct samples become training examples.
+    """Rejection sampling: which correct samples become training examples. With `max_per_problem: 0` and `include_human`,
+    plain supervised fine-tuning on the solutions that came with the problems; nothing is sampled for it.
 
     `advantage_weights` rolls out the steps of right samples (see `rollouts`) and weighs their tokens with exp(A / this).
     """
 
-    max_per_problem: Positive = 4
+    max_per_problem: Annotated[int, Field(ge=0)] = 4
     label: Literal["verified", "weighted_vote"] = "verified"
     prefer: Literal["random", "shortest", "reward"] = "random"
     min_reward: float | None = None
@@ -165,6 +167,17 @@ class SelectionSection(Section):
     def by_reward(self) -> bool:
         """Whether a reward model's scores are needed."""
         return self.prefer == "reward" or self.min_reward is not None or self.label == "weighted_vote"
+
+    @model_validator(mode="after")
+    def _something_is_selected(self) -> SelectionSection:
+        if self.max_per_problem == 0 and not self.include_human:
+            raise ValueError("`max_per_problem: 0` selects no sample: set `include_human: true` too, or a number above 0")
+        if self.max_per_problem == 0 and (self.by_reward or self.advantage_weights is not None):
+            raise ValueError(
+                "`max_per_problem: 0` selects no sample: `prefer: reward`, `min_reward`, `label: weighted_vote` and "
+                "`advantage_weights` have none to choose or to weigh"
+            )
+        return self
 
 
 ErrorType = Literal[
@@ -285,6 +298,7 @@ class PolicyGradientSection(Section):
     importance_cap: Annotated[float, Field(ge=1.0)] | None = 2.0
     min_p: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     penalties: list[Literal["overlong", "repetition", "garbage"]] = []
+    step_rollouts: Annotated[int, Field(ge=0)] = 0
     oversampling: Annotated[float, Field(ge=1.0)] = 1.0
     curriculum: bool = False
     validation: Annotated[int, Field(ge=0)] = 0
@@ -296,15 +310,32 @@ class PolicyGradientSection(Section):
     def _options_fit(self) -> PolicyGradientSection:
         if self.anchor_decay is not None and self.kl == "none":
             raise ValueError("`anchor_decay` moves the reference of the KL term: set `kl` too")
+        if self.step_rollouts and self.baseline != "none":
+            raise ValueError("the baseline of a step is the value before it (`step_rollouts`): set `baseline: none`")
         return self
 
 
 ONLINE = ("remax", "rloo", "grpo", "reinforce")
 
 
+class InfiniteSection(Section):
+    """The schedule that needs no end: warm-up to the peak, cosine cool-down to `constant` times the peak, constant, and an
+    exponential anneal to `minimum` times the peak. Ratios are shares of the planned steps; the anneal is the last part
+    of the whole training (`last`), or of each iteration, whose successor goes on from before the anneal (`each`)."""
+
+    cooldown_ratio: Fraction = 0.2
+    constant: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
+    anneal_ratio: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+    minimum: Annotated[float, Field(gt=0.0, le=1.0)] = 0.05
+    anneal: Literal["last", "each"] = "last"
+
+
 class TrainingSection(Section):
     """One training stage. `batch_size` is in examples or pairs, for online methods in problems;
-    `micro_batch_tokens` bounds one forward pass."""
+    `micro_batch_tokens` bounds one forward pass.
+
+    `steps`: so many optimiser steps in each iteration, over as many epochs as they need; null: `epochs` passes.
+    """
 
     method: Literal["sft", "dpo", "remax", "rloo", "grpo", "reinforce", "reward_model"] = "sft"
     adapter: Literal["lora", "qlora", "full"] = "lora"
@@ -315,11 +346,13 @@ class TrainingSection(Section):
     attention: Literal["auto", "sdpa", "flex", "flash"] = "auto"
     prefix_sharing: bool = True
     learning_rate: Annotated[float, Field(gt=0.0)] = 2e-4
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    schedule: Literal["cosine", "linear", "constant", "infinite"] = "cosine"
+    infinite: InfiniteSection = InfiniteSection()
     warmup_ratio: Fraction = 0.1
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
     max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
     epochs: Positive = 3
+    steps: Positive | None = None
     batch_size: Positive = 16
     micro_batch_tokens: Positive = 4096
     gradient_checkpointing: bool = False
@@ -329,6 +362,15 @@ class TrainingSection(Section):
     def _method_fits(self) -> TrainingSection:
         if self.method in ONLINE and self.rl.kl == "sequence" and self.method != "rloo":
             raise ValueError("`rl.kl: sequence` (T1's leave-one-out of the KL) belongs to method `rloo`")
+        if self.rl.step_rollouts and self.method != "reinforce":
+            raise ValueError(
+                "`rl.step_rollouts` compares with the value before each step, not with `remax`'s greedy solution, `rloo`'s "
+                f"other samples or `grpo`'s mean and standard deviation: set `method: reinforce` instead of `{self.method}`"
+            )
+        if self.steps is not None and self.method != "sft":
+            raise ValueError("`steps` belongs to `method: sft`; set `epochs`, or `rl.steps` for online methods")
+        if self.method in ONLINE and self.schedule == "infinite":
+            raise ValueError(f"`schedule: infinite` does not exist for method `{self.method}`: take another one")
         return self
 
 
@@ -389,14 +431,75 @@ class IterationsSection(Section):
     star: from the initial weights, one solution a problem (Zelikman et al. 2022, without rationalisation).
     rest_em: from the initial weights, up to `selection.max_per_problem` solutions (Singh et al. 2023).
     iterative_rft: from the latest weights (Yuan et al. 2023, repeated).
+    online_rft: from the latest weights with the optimiser's state, schedule and order of the data carried over.
+    bstar: online, and temperature and reward threshold are chosen anew each time (`balance`; Zeng et al. 2024).
     """
 
     count: Annotated[int, Field(ge=0)] = 1
-    scheme: Literal["star", "rest_em", "iterative_rft"] = "iterative_rft"
+    scheme: Literal["star", "rest_em", "iterative_rft", "online_rft", "bstar"] = "iterative_rft"
+
+    @property
+    def online(self) -> bool:
+        """Whether one training goes through all iterations."""
+        return self.scheme in ("online_rft", "bstar")
+
+
+class BalanceSection(Section):
+    """How scheme `bstar` chooses temperature and reward threshold (see `pipelines/balance.py`), and who scores samples.
+
+    The reward of a sample is 1 if it is correct, else 0, plus the scorer's value divided by `score_scale`. The sweep draws
+    `n` samples of each of `queries` training problems at every temperature. `n_star: auto` is the paper's
+    ceil(target / problems). `target`: samples wanted from all problems; null: n_star for each.
+    """
+
+    temperatures: Annotated[list[Annotated[float, Field(gt=0.0, le=5.0)]], Field(min_length=1)] = [
+        0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2
+    ]  # fmt: skip
+    thresholds: Annotated[list[float], Field(min_length=1)] = [round(0.1 * i - 1, 1) for i in range(21)]
+    queries: Positive = 600
+    n: Positive | None = None
+    n_star: Positive | Literal["auto"] = 6
+    target: Positive | None = None
+    responses_per_query: Positive | Literal["all", "target"] = "all"
+    average: Literal["all", "kept"] = "all"
+    duplicates: Literal["remove", "count"] = "remove"
+    human_candidates: bool = False
+    rechoose_threshold: bool = False
+    rounds: Annotated[list[Annotated[float, Field(gt=0.0, le=1.0)]], Field(min_length=1)] = [0.125, 0.25, 0.5, 1.0]
+    risk: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05
+    budget: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
+    scorer: Literal["none", "confidence", "reward_model"] = "none"
+    score_scale: Annotated[float, Field(gt=0.0)] = 1.0
+    score_clamp: bool = True
+
+    @model_validator(mode="after")
+    def _grids_ascend(self) -> BalanceSection:
+        for name, values in (("temperatures", self.temperatures), ("thresholds", self.thresholds), ("rounds", self.rounds)):
+            if any(b <= a for a, b in itertools.pairwise(values)):
+                raise ValueError(f"`{name}` must ascend: {values}")
+        if self.rounds[-1] != 1.0:
+            raise ValueError(f"the last of `rounds` must be 1, all dev problems: {self.rounds}")
+        if self.n_star == "auto" and self.target is None:
+            raise ValueError("`n_star: auto` is ceil(target / problems): set `target`")
+        return self
+
+
+class ExplorationSection(Section):
+    """Metrics of exploration and exploitation (see `pipelines/exploration.py`) of each iteration's samples, and of each
+    benchmark's where `evaluation.samples` > 0: Pass@K, Pass@K-S and Reward@K-S for every K up to the samples there are."""
+
+    measure: bool = False
+    k: list[Positive] = [1, 4, 8, 16, 32, 64]
+    s: list[Positive] = [1, 4]
+    examples: Annotated[int, Field(ge=0)] = 20
 
 
 class ExecutorSection(Section):
-    """Where stages run. `threads: auto` shares the cores among the workers. Nothing here changes any row."""
+    """Where stages run. `threads: auto` shares the cores among the workers.
+
+    Nothing here changes what is computed. The number of threads changes roundings on a CPU, above all in bfloat16, as other
+    hardware does: a run keeps its number, so that a resumed one draws the same.
+    """
 
     kind: Literal["local", "ray"] = "local"
     workers: Positive = 1
@@ -422,6 +525,8 @@ class Recipe(Section):
     reward_model: RewardModelSection = RewardModelSection()
     evaluation: EvaluationSection = EvaluationSection()
     iterations: IterationsSection = IterationsSection()
+    balance: BalanceSection = BalanceSection()
+    exploration: ExplorationSection = ExplorationSection()
     executor: ExecutorSection = ExecutorSection()
 
     @model_validator(mode="after")
@@ -429,8 +534,9 @@ class Recipe(Section):
         method, sampling = self.training.method, self.sampling
         if method not in ONLINE:
             return self
-        if method in ("rloo", "grpo") and sampling.n < 2:
-            raise ValueError(f"training.method `{method}` compares the samples of a problem: set `sampling.n` to 2 or more")
+        if sampling.n < 2 and (method in ("rloo", "grpo") or self.training.rl.step_rollouts):
+            who = f"training.method `{method}`" if method in ("rloo", "grpo") else "`training.rl.step_rollouts`"
+            raise ValueError(f"{who} compares the samples of a problem: set `sampling.n` to 2 or more")
         if sampling.temperature == 0.0:
             raise ValueError(f"training.method `{method}` learns from random samples: set `sampling.temperature` above 0")
         if sampling.top_p < 1.0:
@@ -465,6 +571,8 @@ class Recipe(Section):
                 "`selection.prefer: reward`, `selection.min_reward`, `selection.label: weighted_vote` and "
                 "`training.method: reward_model` need `reward_model.kind`"
             )
+        if none and self.balance.scorer == "reward_model":
+            raise ValueError("`balance.scorer: reward_model` needs `reward_model.kind`")
         if self.reward_model.kind == "process" and self.rollouts.allocation != "fixed":
             raise ValueError(
                 "`reward_model.kind: process` learns from the values of steps, which a search leaves out or draws too high: "
@@ -472,4 +580,24 @@ class Recipe(Section):
             )
         if self.training.method == "reward_model" and self.iterations.count > 1:
             raise ValueError("`training.method: reward_model` leaves the sampled model as it is: set `iterations.count: 1`")
+        return self
+
+    @model_validator(mode="after")
+    def _online_is_planned(self) -> Recipe:
+        scheme, training = self.iterations.scheme, self.training
+        if not self.iterations.online:
+            return self
+        if training.method != "sft":
+            raise ValueError(f"`iterations.scheme: {scheme}` trains with `training.method: sft`")
+        if scheme == "bstar" and (self.selection.by_reward or self.selection.advantage_weights is not None):
+            raise ValueError(
+                "`iterations.scheme: bstar` selects by its own reward: `selection.prefer: reward`, `selection.min_reward`, "
+                "`selection.label: weighted_vote` and `selection.advantage_weights` do not go with it; a reward model has its "
+                "say by `balance.scorer: reward_model`"
+            )
+        if training.steps is None and (training.schedule != "constant" or training.warmup_ratio > 0):
+            raise ValueError(
+                f"`iterations.scheme: {scheme}` has one schedule over all iterations: set `training.steps` (of each "
+                "iteration), or `training.schedule: constant` and `training.warmup_ratio: 0`"
+            )
         return self

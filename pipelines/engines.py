@@ -13,14 +13,14 @@ _current: tuple[EngineConfig, Engine] | None = None
 def engine_for(config: EngineConfig, threads: int) -> Engine:
     """The engine for `config`; one of another config is closed first."""
     global _current
+    if config.kind == "transformers":
+        import torch
+
+        torch.set_num_threads(threads)  # each time: a training stage in between has its own number, and roundings follow it
     if _current is not None and _current[0] != config:
         _current[1].close()
         _current = None
     if _current is None:
-        if config.kind == "transformers":
-            import torch
-
-            torch.set_num_threads(threads)
         _current = (config, open_engine(config))
     return _current[1]
 

@@ -108,8 +108,16 @@ def _rows(stage: Stage, plan: Plan, rows: dict[str, int]) -> int:
     if stage.kind == "sample":
         problems = rows[stage.inputs["problems"].key]
         return (min(stage.config["count"] or problems, problems)) * stage.config["n"]
-    if stage.kind == "verify":
+    if stage.kind == "sweep":
+        return _sweep_rows(stage, rows[stage.inputs["problems"].key])
+    if stage.kind in ("balance", "exploration"):
+        return 0
+    if stage.kind == "select_balanced":
         return rows[stage.inputs["samples"].key]
+    if stage.kind in ("verify", "confidence"):
+        return rows[stage.inputs["samples"].key]
+    if stage.kind == "select" and "samples" not in stage.inputs:
+        return min(stage.config["count"] or known, known)
     if stage.kind == "select":
         samples = rows[stage.inputs["samples"].key]
         problems = samples // max(1, stage.inputs["samples"].config["n"])
@@ -134,6 +142,15 @@ def _rows(stage: Stage, plan: Plan, rows: dict[str, int]) -> int:
     return rows[stage.inputs["train"].key] if stage.kind == "decontaminate" else known
 
 
+def _sweep_rows(stage: Stage, problems: int) -> int:
+    """Of one round, for as many temperatures as the budget leaves when half of them go each time from the second on."""
+    c = stage.config
+    queries = min(c["queries"], problems)
+    number, before = c["round"], c["rounds"][c["round"] - 1] if c["round"] else 0.0
+    alive = max(1, len(c["temperatures"]) >> max(0, number - 1))
+    return max(1, round((c["rounds"][number] - before) * queries)) * alive * c["n"]
+
+
 def _valued(stage: Stage, rows: dict[str, int]) -> int:
     """Samples that are valued, at most."""
     samples, section = stage.inputs["samples"], stage.config["rollouts"]
@@ -154,7 +171,7 @@ def _problems(stage: Stage) -> int:
 
 def _cost(stage: Stage, plan: Plan, rows: dict[str, int], rates: dict[str, dict[str, Any]]) -> tuple[int, float]:
     """Completion tokens (upper bound where nothing is measured) and seconds."""
-    if stage.kind == "sample":
+    if stage.kind in ("sample", "sweep"):
         mean = rates["generate"]["mean_tokens"] or stage.config["max_tokens"]
         tokens = int(rows[stage.key] * min(mean, stage.config["max_tokens"]))
         return tokens, tokens / rates["generate"]["rate"]
@@ -177,10 +194,15 @@ def _cost(stage: Stage, plan: Plan, rows: dict[str, int], rates: dict[str, dict[
         mean = rates["generate"]["mean_tokens"] or plan.recipe.sampling.max_tokens
         if "problems" in stage.inputs:  # every sample is drawn and, at most, learned from
             tokens = int(rows[stage.key] * mean)
-            return tokens, tokens / rates["generate"]["rate"] + tokens / rates["train"]["rate"]
+            rollouts = stage.config["training"]["rl"].get("step_rollouts", 0) * (_STEPS - 1)
+            drawn = tokens + int(tokens * rollouts / 2)  # on average half of a solution is left at a step's end
+            return drawn, drawn / rates["generate"]["rate"] + tokens / rates["train"]["rate"]
         # a reference pass is a forward pass: a third of a training pass
         passes = plan.recipe.training.epochs if stage.kind == "train" else 1 / 3
-        tokens = int(rows[stage.key] * passes * mean)
+        sequences = rows[stage.key] * passes
+        if stage.kind == "train" and plan.recipe.training.steps:
+            sequences = plan.recipe.training.steps * plan.recipe.training.batch_size
+        tokens = int(sequences * mean)
         return tokens, tokens / rates["train"]["rate"]
     return 0, 0.1
 

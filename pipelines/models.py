@@ -81,7 +81,7 @@ def _of_run(name: str) -> ResolvedModel:
     resolved = resolve_model(base)
     if resolved.trained is not None:
         raise InputError(f"model.name: {run} itself began from {base.name}: only one run deep is supported")
-    return msgspec.structs.replace(resolved, name=name, trained=key, label=f"iteration{number}")
+    return msgspec.structs.replace(resolved, name=name, trained=key, label=f"{run.resolve().name}@{number}")
 
 
 def _bundled(short: str) -> ResolvedModel:

@@ -13,7 +13,7 @@ import msgspec
 
 from configs.schema import ONLINE, BenchmarkSection, Recipe, SourceSection
 from data_gen.engine import resolve_engine
-from pipelines import plan_pairs
+from pipelines import plan_balance, plan_pairs
 from pipelines.hardware import cores, resolve_dtype
 from pipelines.models import ResolvedModel
 from pipelines.plan_rewards import RewardModel
@@ -65,8 +65,17 @@ class Builder:
     def problems(self, label: str, source: SourceSection) -> Stage:
         return self.add(problems_stage(label, source))
 
-    def sample(self, label: str, problems: Stage, trained: Stage | None, **settings: Any) -> Stage:
-        """Sampling with the recipe's settings, `settings` taking precedence."""
+    def sample(
+        self, label: str, problems: Stage, trained: Stage | None, choice: Stage | None = None, **settings: Any
+    ) -> Stage:
+        """Sampling with the recipe's settings, `settings` taking precedence; `choice` (a balance) sets the temperature."""
+        more = {"choice": choice} if choice else {}
+        return self.draw("sample", label, problems, trained, settings | ({"temperature": None} if choice else {}), more)
+
+    def draw(
+        self, kind: str, label: str, problems: Stage, trained: Stage | None, settings: dict[str, Any], more: dict[str, Stage]
+    ) -> Stage:
+        """A stage that draws samples."""
         s = self.recipe.sampling
         config = {
             "model": self.model.fingerprint, "dtype": self.recipe.model.dtype, "engine": s.engine,
@@ -75,11 +84,11 @@ class Builder:
             "shard_size": s.shard_size, "max_model_len": s.max_model_len, "offset": 0, "count": None,
             "adapter": self.recipe.training.adapter if trained else None, "seed": self.recipe.seed, **settings,
         }
-        inputs = {"problems": problems} | ({"model": trained} if trained else {})
+        inputs = {"problems": problems} | ({"model": trained} if trained else {}) | more
         threads = self.recipe.executor.threads
         rank = 0 if self.full else self.recipe.training.lora.r  # the engine makes room for adapters from the start
         hints = {"threads": threads, "gpu_memory": s.gpu_memory, "lora_rank": rank}
-        return self.add(Stage("sample", label, config, inputs, {"base": str(self.model.path)}, hints))
+        return self.add(Stage(kind, label, config, inputs, {"base": str(self.model.path)}, hints))
 
     def verify(self, label: str, problems: Stage, samples: Stage, mode: str) -> Stage:
         rewards = self.recipe.rewards
@@ -91,27 +100,48 @@ class Builder:
         scores: Stage | None = None,
     ) -> Stage:
         """Selection; tokens are weighed by `steps`, and a reward model chooses by `scores`, where they are given."""
-        section = self.recipe.selection
-        limit = 1 if self.recipe.iterations.scheme == "star" else section.max_per_problem
         unread = set() if scores else {"label", "min_reward"}  # settings of a reward model
+        inputs = {"problems": problems, "samples": samples, "verdicts": verdicts} | ({"steps": steps} if steps else {})
+        if scores is None:
+            return self._select(label, inputs, unread)
+        return self._select(label, inputs | {"scores": scores}, unread, alpha=self.recipe.reward_model.alpha)
+
+    def human(self, label: str, problems: Stage, slice_: dict[str, Any]) -> Stage:
+        """Selection of the solutions that came with the problems alone: nothing is sampled for it."""
+        settings = {"offset": 0, "count": None, **slice_}
+        return self._select(label, {"problems": problems}, {"label", "min_reward"}, **settings)
+
+    def _select(self, label: str, inputs: dict[str, Stage], unread: set[str], **settings: Any) -> Stage:
+        section = self.recipe.selection
+        limit = min(1, section.max_per_problem) if self.recipe.iterations.scheme == "star" else section.max_per_problem
         config = {
             **section.model_dump(exclude=unread), "max_per_problem": limit, "prompt": self.recipe.data.prompt.model_dump(),
-            "model": self.model.fingerprint, "seed": self.recipe.seed,
+            "model": self.model.fingerprint, "seed": self.recipe.seed, **settings,
         }
-        inputs = {"problems": problems, "samples": samples, "verdicts": verdicts} | ({"steps": steps} if steps else {})
-        if scores is not None:
-            config, inputs = config | {"alpha": self.recipe.reward_model.alpha}, inputs | {"scores": scores}
         return self.add(Stage("select", label, config, inputs, {"base": str(self.model.path)}))
 
     def training_hints(self) -> dict[str, Any]:
         return {"train_threads": cores(), "checkpoint_every": self.recipe.training.checkpoint_every}
 
-    def train(self, label: str, rows: dict[str, Stage], trained: Stage | None) -> Stage:
-        """Training on `rows`: examples, or pairs with their reference."""
-        training = self.recipe.training.model_dump(exclude={"checkpoint_every", "rl"})
+    def training_config(self, *unread: str) -> dict[str, Any]:
+        """The `training` section as a stage reads it: without the keys that it does not read, and without those that say
+        nothing at their default, so that artefacts keep their keys when new ones come."""
+        training = self.recipe.training
+        silent = {"steps"} if training.steps is None else set[str]()
+        silent |= {"infinite"} if training.schedule != "infinite" else set()
+        config = training.model_dump(exclude={"checkpoint_every", *unread, *silent})
+        if "rl" in config and not training.rl.step_rollouts:
+            del config["rl"]["step_rollouts"]
+        return config
+
+    def train(
+        self, label: str, rows: dict[str, Stage], trained: Stage | None, online: dict[str, Any] | None = None
+    ) -> Stage:
+        """Training on `rows`: examples, or pairs with their reference. `online`: its place in one long training."""
+        training = self.training_config("rl")
         config = {
             "training": training, "model": self.model.fingerprint, "dtype": self.recipe.model.dtype,
-            "seed": self.recipe.seed,
+            "seed": self.recipe.seed, **({"online": online} if online else {}),
         }
         inputs = rows | ({"model": trained} if trained else {})
         return self.add(Stage("train", label, config, inputs, {"base": str(self.model.path)}, self.training_hints()))
@@ -121,7 +151,7 @@ class Builder:
     ) -> Stage:
         """Training that draws its own samples; a reward model shapes their rewards."""
         recipe, s = self.recipe, self.recipe.sampling
-        training = recipe.training.model_dump(exclude={"checkpoint_every", "dpo"})
+        training = self.training_config("dpo")
         kept = ("engine", "temperature", "n", "max_tokens", "stop", "batch_size", "max_model_len")
         config = {
             "training": training, "model": self.model.fingerprint, "dtype": recipe.model.dtype, "seed": recipe.seed,
@@ -158,8 +188,11 @@ class Builder:
             }
             inputs = {"problems": problems, "samples": samples, "verdicts": verdicts}
             self.add(Stage("score", label, config, inputs))
-            if rewards is not None and name == "sampled":
-                rewards.evaluate(who, benchmark.name, problems, samples, verdicts)
+            if name == "sampled":
+                if rewards is not None:
+                    rewards.evaluate(who, benchmark.name, problems, samples, verdicts)
+                if self.recipe.exploration.measure and not (rewards is None and plan_balance.waits(self)):
+                    plan_balance.explore(self, label, inputs, rewards)
 
 
 def build(recipe: Recipe, model: ResolvedModel) -> Plan:
@@ -197,24 +230,44 @@ def _iteration(b: Builder, i: int, train: Stage, latest: Stage | None, rewards: 
     if recipe.data.fresh_per_iteration:
         size = (recipe.data.train.limit or 0) // recipe.iterations.count
         slice_ = {"offset": (i - 1) * size, "count": size}
+    scheme, drawn = recipe.iterations.scheme, {"shots": [list(s) for s in shots], **slice_}
+    start = latest if scheme == "iterative_rft" or recipe.iterations.online else b.initial
+    # online reinforcement learning and the sweep need the reward model before the iteration has samples
+    if rewards.due and (recipe.training.method in ONLINE or scheme == "bstar"):
+        first = b.sample(f"{label}/reward/sample", train, latest, **drawn)
+        rewards.learn(label, train, first, b.verify(f"{label}/reward/verify", train, first, recipe.rewards.mode), latest)
     if recipe.training.method in ONLINE:
-        start = latest if recipe.iterations.scheme == "iterative_rft" else b.initial
-        if rewards.due:
-            samples = b.sample(f"{label}/sample", train, latest, **slice_)
-            verdicts = b.verify(f"{label}/verify", train, samples, recipe.rewards.mode)
-            rewards.iteration(label, train, samples, verdicts, latest)
         return b.online(f"{label}/train", train, start, slice_, rewards.stage)
-    samples = b.sample(f"{label}/sample", train, latest, shots=[list(s) for s in shots], **slice_)
+    online = None
+    if recipe.iterations.online:
+        online = {"total": (recipe.training.steps or 0) * recipe.iterations.count, "first": i == 1}
+    if _human_only(recipe):
+        return b.train(f"{label}/train", {"examples": b.human(f"{label}/select", train, slice_)}, start, online)
+    choice = plan_balance.sweep(b, label, train, latest, rewards, **drawn) if scheme == "bstar" else None
+    samples = b.sample(f"{label}/sample", train, latest, choice, **drawn)
     verdicts = b.verify(f"{label}/verify", train, samples, recipe.rewards.mode)
-    scores = rewards.iteration(label, train, samples, verdicts, latest)
+    if choice is None:
+        rewards.learn(label, train, samples, verdicts, latest)
+    scores = rewards.judge(label, train, samples, verdicts)
     if recipe.training.method == "reward_model":
         return None
-    start = latest if recipe.iterations.scheme == "iterative_rft" else b.initial
     if recipe.training.method == "dpo":
         pairs = plan_pairs.pairs(b, label, train, samples, verdicts, latest)
         rows = {"pairs": pairs, "reference": plan_pairs.reference(b, f"{label}/reference", pairs, start)}
+    elif choice:
+        rows = {"examples": plan_balance.select(b, label, train, samples, verdicts, choice, rewards)}
     else:
         steps = plan_pairs.advantages(b, label, train, samples, verdicts)
         used = scores if recipe.selection.by_reward else None
         rows = {"examples": b.select(f"{label}/select", train, samples, verdicts, steps, used)}
-    return b.train(f"{label}/train", rows, start)
+    if recipe.exploration.measure:
+        selected = {k: v for k, v in rows.items() if k == "examples"}
+        plan_balance.explore(b, label, {"problems": train, "samples": samples, "verdicts": verdicts, **selected}, rewards)
+    return b.train(f"{label}/train", rows, start, online)
+
+
+def _human_only(recipe: Recipe) -> bool:
+    """Whether training learns from the problems' own solutions, and nothing else wants samples."""
+    selected = recipe.training.method == "sft" and recipe.selection.max_per_problem == 0
+    measured = recipe.exploration.measure or recipe.reward_model.kind != "none" or recipe.iterations.scheme == "bstar"
+    return selected and not measured

@@ -27,24 +27,24 @@ class RewardModel:
         """Whether the next iteration trains one."""
         return self.section.kind != "none" and (self.stage is None or self.section.retrain)
 
-    def iteration(
-        self, label: str, problems: Stage, samples: Stage, verdicts: Stage, start: Stage | None
-    ) -> Stage | None:
-        """Train (first iteration, or each with `retrain`) on all samples so far, and score this iteration's.
+    def learn(self, label: str, problems: Stage, samples: Stage, verdicts: Stage, start: Stage | None) -> None:
+        """Train on these samples and those of former calls, where a reward model is due; `start` is the policy to begin
+        from. A process model learns from the values of steps, which are rolled out for it."""
+        if not self.due:
+            return
+        number = sum(name.startswith("samples") for name in self._data)
+        new = {"samples": samples, "verdicts": verdicts}
+        if self.section.kind == "process":
+            new["steps"] = plan_pairs.values(self.b, label, problems, samples, verdicts, self.b.recipe.rollouts)[1]
+        self._data |= {f"{name}{number}": stage for name, stage in new.items()}
+        self.stage = self._train(label, problems, start)
 
-        `start` is the policy to begin from. A process model learns from the values of steps, which are rolled out for
-        it. The stage of the scores, or None where the recipe has no reward model.
-        """
-        if self.section.kind == "none":
+    def judge(self, label: str, problems: Stage, samples: Stage, verdicts: Stage) -> Stage | None:
+        """Score an iteration's samples, and evaluate the model on those of the problems held out from it. The stage of
+        the scores, or None where the recipe has no reward model."""
+        if self.stage is None:
             return None
-        if self.due:
-            number = sum(name.startswith("samples") for name in self._data)
-            new = {"samples": samples, "verdicts": verdicts}
-            if self.section.kind == "process":
-                new["steps"] = plan_pairs.values(self.b, label, problems, samples, verdicts, self.b.recipe.rollouts)[1]
-            self._data |= {f"{name}{number}": stage for name, stage in new.items()}
-            self.stage = self._train(label, problems, start)
-        scores = self._score(f"{label}/reward_score", problems, samples)
+        scores = self.score(f"{label}/reward_score", problems, samples)
         if fraction := self.section.validation_fraction:
             self._evaluate("train", f"{label}/reward_eval", problems, samples, verdicts, scores, fraction)
         return scores
@@ -53,7 +53,7 @@ class RewardModel:
         """RM@k and the rest on a benchmark's samples."""
         if self.stage is not None:
             label = f"{who}/{benchmark}/sampled"
-            scores = self._score(f"{label}/reward_score", problems, samples)
+            scores = self.score(f"{label}/reward_score", problems, samples)
             self._evaluate(benchmark, f"{label}/reward_eval", problems, samples, verdicts, scores, None)
 
     def _train(self, label: str, problems: Stage, start: Stage | None) -> Stage:
@@ -77,12 +77,14 @@ class RewardModel:
     def _training(self) -> dict[str, Any]:
         """The `training` section with the reward model's own settings in place of the policy's."""
         own = {k: v for k in ("learning_rate", "epochs", "batch_size") if (v := getattr(self.section, k)) is not None}
-        training = self.b.recipe.training.model_dump(exclude={"checkpoint_every", "dpo", "rl"})
+        training = self.b.training_config("dpo", "rl")
+        training.pop("steps", None)  # of the policy's training
         return {**training, **own, "method": "reward_model"}
 
-    def _score(self, label: str, problems: Stage, samples: Stage) -> Stage:
+    def score(self, label: str, problems: Stage, samples: Stage) -> Stage:
+        """The scores of any samples by the model in use."""
         b = self.b
-        assert self.stage is not None
+        assert self.stage is not None, "learn before scoring"
         config = {
             "training": {k: v for k, v in self._training().items() if k in _FORWARD}, "aggregation": self.section.aggregation,
             "prompt": b.recipe.data.prompt.model_dump(), "model": b.model.fingerprint, "dtype": b.recipe.model.dtype,

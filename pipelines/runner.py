@@ -125,15 +125,30 @@ def software() -> dict[str, str]:
 def summary(kind: str, manifest: dict[str, Any]) -> str:
     """One line on an artefact."""
     m = manifest["metrics"]
-    if kind == "sample":
+    if kind in ("sample", "sweep"):
         rate = manifest["timing"].get("generated_tokens", 0.0) / max(1e-9, manifest["timing"].get("generate_seconds", 0.0))
         cut = f", {m['truncated'] / m['samples']:.0%} cut off" if m["truncated"] else ""
         return f"{m['samples']} samples, {m['mean_tokens']:.0f} tokens each, {rate:.0f} tokens/s{cut}"
     if kind == "verify":
         others = {k: v for k, v in m.items() if k in ("no_answer", "timeout", "error", "bad_gold") and v}
         return f"{m['accuracy']:.1%} correct" + (f", {others}" if others else "")
+    if kind == "select" and not m["samples"]:
+        return f"{m['examples']} examples, the solutions that came with {m['problems']} problems"
     if kind == "select":
         return f"{m['examples']} examples from {m['problems_solved']} of {m['problems']} problems"
+    if kind == "balance":
+        return (
+            f"best score {m['score']:.3f} at temperature {m['temperature']:g}, threshold {m['threshold']:g}; "
+            f"{m['alive']} temperatures left, {m['used']} of the grid's {m['grid']} samples"
+        )
+    if kind == "select_balanced":
+        return (
+            f"{m['examples']} examples from {m['problems_solved']} of {m['problems']} problems, {m['wrong_share']:.1%} wrong, "
+            f"threshold {m['threshold']:g}, score {m['score']:.3f}"
+        )
+    if kind == "exploration":
+        shown = [n for n in m if n.startswith("pass@")][-2:]
+        return ", ".join(f"{n} {m[n]:.3f}" for n in ("accuracy", "unique_correct", *shown, "equation_gap") if n in m)
     if kind in ("edit", "edit_rollouts"):
         return f"{m['kept']} of {m['edits']} edits kept"
     if kind == "rollouts":

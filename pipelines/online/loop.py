@@ -21,6 +21,7 @@ from configs.schema import TrainingSection
 from data_gen.engine import Engine
 from pipelines.online.curriculum import Curriculum
 from pipelines.online.rollouts import Collector, Round
+from pipelines.online.step_values import credit_steps
 from pipelines.online.weights import WeightSync
 from pipelines.store import Journal
 from trainers.policy_gradient import PolicyGradient
@@ -106,10 +107,13 @@ class OnlineLoop:
             total.penalties += found.penalties
             for phase, seconds in found.seconds.items():
                 self.seconds[phase] += seconds
-        journal.close()
         batch = good[:size]
         batch += rest[: size - len(batch)]
-        counts: Record = {
+        counts: Record = {}
+        if self.rl.step_rollouts:
+            batch, counts = self._timed("rollouts", lambda: credit_steps(self.collector, step, batch, journal))
+        journal.close()
+        counts |= {
             "answers": total.answers, "unjudged": total.unjudged, "groups": len(good) + len(rest), "rounds": number,
             "zero_groups": len(rest), "surplus_groups": max(0, len(good) - size),
             **{f"penalty_{k}": total.penalties[k] for k in self.rl.penalties},
@@ -118,7 +122,8 @@ class OnlineLoop:
 
     def _check_failures(self, step: int, record: Record) -> None:
         recent = [*self.history[-_WINDOW + 1 :], record]
-        failed, answers = (sum(r[k] for r in recent) for k in ("unjudged", "answers"))
+        failed = sum(r["unjudged"] + r.get("rollouts_unjudged", 0) for r in recent)
+        answers = sum(r["answers"] + r.get("rollouts", 0) for r in recent)
         if failed > max(2.0, self.max_failure_rate * answers):
             raise RatchetError(
                 f"step {step + 1}: {failed:.0f} of the last {answers:.0f} answers could not be judged (timeout, error or "

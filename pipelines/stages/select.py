@@ -1,7 +1,7 @@
 """Selection of training examples by rejection sampling. Inputs: problems, samples, verdicts, optionally steps and scores.
 
-With steps, only samples whose steps were valued are chosen, and their tokens are weighed by advantage. With scores, a
-reward model chooses.
+Without samples and verdicts, the solutions that came with the problems (of the slice) are the examples. With steps, only
+samples whose steps were valued are chosen, and their tokens are weighed by advantage. With scores, a reward model chooses.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rewards.shaping import sigmoid
 
 class SelectStage:
     """config: max_per_problem, prefer, include_human, min_examples, advantage_weights, prompt, model, seed; with scores
-    label, min_reward and alpha (of the weighted vote)."""
+    label, min_reward and alpha (of the weighted vote); without samples offset and count, the slice of the problems."""
 
     name, version, where, device = "select", 1, "driver", False
 
@@ -46,6 +46,8 @@ class SelectStage:
 
         def run(shard: int, report: Report) -> ShardResult:
             problems: dict[str, Problem] = {p.id: p for p in task.rows("problems", Problem)}
+            if "samples" not in task.inputs:
+                return _human_only(task, encoder, list(problems.values()), shard)
             samples: list[Sample] = task.rows("samples", Sample)
             verdicts: list[VerdictRow] = task.rows("verdicts", VerdictRow)
             correct = {v.sample for v in verdicts if v.outcome == "correct"}
@@ -56,14 +58,14 @@ class SelectStage:
             if steps is not None:
                 unique = [s for s in unique if s.id in steps]
             chosen = at_most(unique, config["max_per_problem"], rank)
-            examples = [_from_sample(encoder, s, problems[s.problem]) for s in chosen]
+            examples = [from_sample(encoder, s, problems[s.problem]) for s in chosen]
             if steps is not None:
                 temperature = config["advantage_weights"]
                 examples = [_weighted(e, steps[s.id], temperature) for e, s in zip(examples, chosen, strict=True)]
             sampled = {s.problem for s in samples}
             if config["include_human"]:
-                examples += [_from_human(encoder, p) for p in problems.values() if p.solution and p.id in sampled]
-            _check(task, examples, len(samples), len(correct))
+                examples += [from_human(encoder, p) for p in problems.values() if p.solution and p.id in sampled]
+            check_enough(task, examples, len(samples), len(correct))
             write_rows(task.artefact.part(shard), examples, Example)
             return ShardResult(
                 rows=len(examples),
@@ -103,12 +105,30 @@ def _voted(verdicts: Sequence[VerdictRow], scores: dict[str, Score], alpha: floa
     return voted(extracted, {v.sample: v.problem for v in verdicts}, weight)
 
 
-def _check(task: Task, examples: Sequence[Example], samples: int, correct: int) -> None:
+def check_enough(task: Task, examples: Sequence[Example], samples: int, correct: int) -> None:
+    """Raises RatchetError when there are fewer examples than the recipe asks for."""
     if len(examples) < task.config["min_examples"]:
         raise RatchetError(
             f"{task.label}: {len(examples)} examples selected from {samples} samples ({correct} correct), fewer than "
             f"selection.min_examples={task.config['min_examples']}: sample more, or start with easier problems"
         )
+
+
+def _human_only(task: Task, encoder: PromptEncoder, problems: Sequence[Problem], shard: int) -> ShardResult:
+    """Examples from the problems' own solutions."""
+    mine = problems[task.config["offset"] :]
+    mine = mine[: task.config["count"]] if task.config["count"] else mine
+    examples = [from_human(encoder, p) for p in mine if p.solution]
+    if len(examples) < task.config["min_examples"]:
+        raise RatchetError(
+            f"{task.label}: {len(examples)} of {len(mine)} problems came with a solution, fewer than selection.min_examples="
+            f"{task.config['min_examples']}: set selection.max_per_problem above 0, so that samples are learned from"
+        )
+    write_rows(task.artefact.part(shard), examples, Example)
+    metrics = dict.fromkeys(("samples", "correct", "unique_correct", "problems_solved"), 0)
+    return ShardResult(
+        rows=len(examples), metrics={**metrics, "problems": len(mine), "examples": len(examples), "human": len(examples)}
+    )
 
 
 def _steps(task: Task) -> dict[str, list[Step]] | None:
@@ -127,7 +147,7 @@ def _weighted(example: Example, steps: Sequence[Step], temperature: float) -> Ex
     )
 
 
-def _from_sample(encoder: PromptEncoder, sample: Sample, problem: Problem) -> Example:
+def from_sample(encoder: PromptEncoder, sample: Sample, problem: Problem) -> Example:
     """The sample after the plain prompt, even if it was drawn after worked examples."""
     return Example(
         id=f"{sample.id}/example", parents=[sample.id, f"{sample.id}/verdict"], stage="select",
@@ -136,7 +156,8 @@ def _from_sample(encoder: PromptEncoder, sample: Sample, problem: Problem) -> Ex
     )
 
 
-def _from_human(encoder: PromptEncoder, problem: Problem) -> Example:
+def from_human(encoder: PromptEncoder, problem: Problem) -> Example:
+    """The solution that came with the problem."""
     text = strip_calculator_marks(problem.solution or "")
     return Example(
         id=f"{problem.id}#human/example", parents=[problem.id], stage="select", problem=problem.id,

@@ -290,7 +290,7 @@ def test_online_training_gets_the_reward_model_of_its_starting_weights() -> None
     plan = plan_of(*online, recipe="remax_demo")
     first, second = plan.trained
     assert first.inputs["reward_model"] is second.inputs["reward_model"]
-    assert first.inputs["reward_model"].label == "iteration1/reward_train" and "iteration2/sample" not in labels(plan)
+    assert first.inputs["reward_model"].label == "iteration1/reward_train" and "iteration2/reward/sample" not in labels(plan)
     assert first.config["shaping"] == {"alpha": 0.5, "aggregation": "minimum"}
     again = plan_of(*online, "reward_model.retrain=true", recipe="remax_demo").trained[1]
     assert again.inputs["reward_model"].label == "iteration2/reward_train"

@@ -1,0 +1,105 @@
+"""ReMax beside RLOO (and GRPO, REINFORCE) at equal samples: curves and final accuracy.
+
+    python -m benchmarks.rl_arms MODEL [key=value ...] [--arms remax rloo ...] [--seeds 0 ...]
+
+MODEL is RUN@ITERATION or a folder. Runs `rl_arms.yaml` once for each arm and seed and writes benchmarks/results/rl_arms.json
+and rl_arms.svg, the mean reward of the samples over steps (a moving mean of ten). ReMax draws three samples of a problem
+and its greedy solution, the others draw four samples: the same number of completions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from benchmarks.arms import artefact_of, changes, difference, metrics, run_arm
+from benchmarks.record import accelerator, write_results
+from pipelines.runfolder import RunFolder
+
+HERE = Path(__file__).parent
+ARMS: dict[str, list[str]] = {
+    "remax": ["training.method=remax", "sampling.n=3"],
+    "rloo": ["training.method=rloo"],
+    "grpo": ["training.method=grpo"],
+    "reinforce": ["training.method=reinforce", "training.rl.baseline=batch"],
+}
+COLOURS = {"remax": "#d62728", "rloo": "#1f77b4", "grpo": "#2ca02c", "reinforce": "#9467bd"}
+KEPT = (
+    "step", "reward", "greedy_reward", "difference", "equal_to_greedy", "entropy", "kl_initial", "gradient_norm", "zero_groups",
+    "mismatch_kl", "tokens_sampled",
+)  # fmt: skip
+
+
+def history(run: RunFolder) -> list[dict[str, float]]:
+    """Records of the training's steps."""
+    stage = next(s for s in run.plan()["stages"] if s["kind"] == "train" and s["label"].startswith("iteration1/"))
+    lines = (artefact_of(run, stage).path / "train.jsonl").read_text().splitlines()
+    return [{k: round(v, 5) for k, v in json.loads(line).items() if k in KEPT} for line in lines]
+
+
+def smoothed(records: list[dict[str, float]], width: int = 10) -> list[tuple[float, float]]:
+    """(step, mean reward of the last `width` steps)."""
+    rewards = [r["reward"] for r in records]
+    return [(records[i]["step"], fmean(rewards[i + 1 - width : i + 1])) for i in range(width - 1, len(records))]
+
+
+def svg(curves: dict[str, list[list[dict[str, float]]]], width: int = 640, height: int = 280) -> str:
+    """Mean reward over steps: one line for each seed, a colour for each arm."""
+    left, right, top, bottom = 44, width - 16, 34, height - 34
+    lines = {arm: [smoothed(records) for records in each] for arm, each in curves.items()}
+    points = [p for each in lines.values() for line in each for p in line]
+    last, low, high = max(x for x, _ in points), min(y for _, y in points) - 0.02, max(y for _, y in points) + 0.02
+
+    def place(step: float, value: float) -> tuple[float, float]:
+        x, y = step / last, (value - low) / (high - low)
+        return round(left + x * (right - left), 1), round(bottom - y * (bottom - top), 1)
+
+    parts = [f'<text x="{left}" y="18" font-weight="bold">mean reward of the samples, last ten steps</text>']
+    for i in range(5):
+        value = low + i / 4 * (high - low)
+        y = place(0, value)[1]
+        parts.append(f'<text x="{left - 6}" y="{y + 4}" text-anchor="end">{value:.2f}</text>')
+        parts.append(f'<path d="M{left},{y}H{right}" stroke="#ddd"/>')
+    for i, (arm, each) in enumerate(lines.items()):
+        for line in each:
+            path = " ".join(f"{x},{y}" for x, y in (place(*p) for p in line))
+            parts.append(f'<polyline points="{path}" fill="none" stroke="{COLOURS[arm]}" stroke-width="2"/>')
+        parts.append(f'<text x="{right - 80 * i}" y="18" text-anchor="end" fill="{COLOURS[arm]}">{arm}</text>')
+    parts.append(f'<text x="{right}" y="{bottom + 18}" text-anchor="end">step {last:.0f}</text>')
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="11">'
+        f'<rect width="{width}" height="{height}" fill="#fff"/>{"".join(parts)}</svg>\n'
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=["remax", "rloo"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--folder", type=Path, default=Path("runs/rl-arms"))
+    parser.add_argument("--output", type=Path, default=HERE / "results" / "rl_arms.json")
+    a = parser.parse_intermixed_args()
+    runs = {
+        (arm, seed): run_arm(
+            HERE / "rl_arms.yaml", a.folder / f"{arm}-{seed}",
+            [f"model.name={a.model}", f"seed={seed}", *ARMS[arm], *a.overrides],
+        )
+        for seed in a.seeds for arm in a.arms
+    }  # fmt: skip
+    rows = [row for (arm, seed), run in runs.items() for row in changes(f"{arm}, seed {seed}", run)]
+    for seed in a.seeds:
+        if (("remax", seed) in runs) and (("rloo", seed) in runs):
+            rows += difference((f"remax, seed {seed}", f"rloo, seed {seed}"), (runs["remax", seed], runs["rloo", seed]))
+    curves = {arm: [history(runs[arm, seed]) for seed in a.seeds] for arm in a.arms}
+    a.output.with_suffix(".svg").write_text(svg(curves), encoding="utf-8")
+    more: dict[str, Any] = {"train": {f"{arm}-{seed}": metrics(run, "train") for (arm, seed), run in runs.items()}}
+    write_results(a.output, "rl_arms", rows, ("torch", "transformers", "peft"), accelerator(), **more, curves=curves)
+
+
+if __name__ == "__main__":
+    main()
