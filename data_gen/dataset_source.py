@@ -156,8 +156,7 @@ def _hub(name: str, config: str | None, split: str, revision: str | None) -> Dat
     import datasets
 
     builder = datasets.load_dataset_builder(name, config, revision=revision)
-    files = _files_of(builder, name, split)
-    return datasets.load_dataset(builder.name, data_files=files, split=split)  # the files carry their revision
+    return _load(builder.name, _files_of(builder, name, split), split, None)  # the files' addresses carry the revision
 
 
 def _local(path: Path, config: str | None, split: str, cache: str) -> Dataset:
@@ -203,7 +202,7 @@ def _files_of(builder: Any, where: str, split: str) -> dict[str, list[str]]:
     return {name: files[name] for name in wanted}
 
 
-def _load(reader: str, files: dict[str, list[str]], split: str, cache: str) -> Dataset:
+def _load(reader: str, files: dict[str, list[str]], split: str, cache: str | None) -> Dataset:
     import datasets
 
     more: dict[str, Any] = {}
@@ -215,8 +214,11 @@ def _load(reader: str, files: dict[str, list[str]], split: str, cache: str) -> D
 
 
 def _header(path: str, separator: str) -> list[str]:
+    import datasets
     import pandas
 
+    if "://" in path:  # on the hub: into the library's cache, from which the rows are read in a moment
+        path = str(datasets.DownloadManager().download_and_extract(path))
     return [str(c) for c in pandas.read_csv(path, nrows=0, sep=separator).columns]
 
 

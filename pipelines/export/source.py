@@ -104,15 +104,25 @@ class Source:
     def drawn(self, benchmark: str | None) -> dict[str, Any]:
         """The stage of this iteration's samples: those it learned from, or a benchmark's (the sampled ones, if any)."""
         if benchmark is None:
-            stage = self.stage("sample")
-            if stage is None:
+            key = self._learned_samples()
+            if key is None:
                 raise InputError(f"{self.name} has no stored samples to learn from; --benchmark NAME takes an evaluation's")
-            return stage
+            return self.stages[key]
         found = {f.decoding: f for f in self.figures() if (f.number, f.benchmark) == (self.number, benchmark)}
         figure = found.get("sampled") or found.get("greedy")
         if figure is None:
             raise InputError(f"{self.name} has no evaluation `{benchmark}`; the run has: {self._benchmarks()}")
         return self.stages[self.stages[figure.artefact.key]["inputs"]["samples"]]
+
+    def _learned_samples(self) -> str | None:
+        """The key of the samples behind this iteration's training rows, whichever iteration drew them first."""
+        if 1 <= self.number <= len(self.trained):
+            inputs = self.stages[self.trained[self.number - 1]]["inputs"]
+            for rows in (inputs[name] for name in ("examples", "pairs") if name in inputs):
+                if samples := self.stages[rows]["inputs"].get("samples"):
+                    return samples
+        stage = self.stage("sample")
+        return stage["key"] if stage else None
 
     def beside(self, samples: dict[str, Any], kind: str) -> dict[str, Any] | None:
         """The stage of a kind that reads these samples (verdicts, step values, rewards), the last if there are several."""

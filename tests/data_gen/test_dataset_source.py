@@ -266,25 +266,31 @@ _HUB_CODE = """
 import json, sys
 from data_gen.dataset_source import load_dataset_problems, pinned
 commit = pinned("team/sums", None)
-problems = load_dataset_problems("team/sums", "test", config="main", revision=commit, extract="gsm8k")
-print(json.dumps([commit, pinned("team/none", commit), [[p.id, p.answer] for p in problems]]))
+found = [pinned("team/none", commit), commit]
+for answer, extract in (("text", "gsm8k"), ("cell", "none")):
+    columns = {"question": "question", "answer": answer}
+    problems = load_dataset_problems("team/sums", "test", columns, "main", commit, extract)
+    found += [[p.id, p.answer] for p in problems]
+print(json.dumps(found))
 pinned("team/none", None)
 """
 
 
 def test_a_set_on_the_hub_by_name_and_commit(tmp_path: Path) -> None:
-    """The real clients against a hub on this machine: the commit is asked for once, other splits are not fetched."""
+    """The real clients against a hub on this machine: the commit is settled, other splits are not fetched, and cells of a
+    CSV file are text as those of a local one."""
     folder = tmp_path / "hub"
     (folder / "main").mkdir(parents=True)
-    for split, answer in (("train", "x\n#### 2"), ("test", "x\n#### 3")):
-        row = {"question": "1 + 1?", "answer": answer}
-        datasets.Dataset.from_list([row]).to_parquet(folder / "main" / f"{split}-0.parquet")
+    for split in ("train", "test"):
+        (folder / "main" / f"{split}-0.csv").write_text('question,text,cell\n1 / 10?,"x\n#### 3",0.10\n')
     files = [{"split": split, "path": f"main/{split}*"} for split in ("train", "test")]
     card = yaml.safe_dump({"configs": [{"config_name": "main", "data_files": files}]})
     (folder / "README.md").write_text(f"---\n{card}---\n")
     with serving("team/sums", folder) as (endpoint, asked):
         environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_DISABLE_XET": "1"}
         done = subprocess.run([sys.executable, "-c", _HUB_CODE], env=environment, capture_output=True, text=True)
-    assert json.loads(done.stdout) == [COMMIT, COMMIT, [["team/sums/main/test/0", "3"]]]
+    assert done.stdout, done.stderr
+    name = "team/sums/main/test/0"
+    assert json.loads(done.stdout) == [COMMIT, COMMIT, [name, "3"], [name, "0.10"]]
     assert "data set `team/none` is neither a file or folder here nor reachable on the hub" in done.stderr
-    assert any("test-0.parquet" in path for path in asked) and not any("train-0.parquet" in path for path in asked)
+    assert any("test-0.csv" in path for path in asked) and not any("train-0.csv" in path for path in asked)
