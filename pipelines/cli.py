@@ -205,7 +205,7 @@ def export(
     quiet_libraries()
     source, rows = Source(run, benchmark), what in FORMATS
     if benchmark and source.best_on is None and not (rows and FORMATS[what].of_benchmark):
-        raise typer.BadParameter(f"{what} belong to training, not to a benchmark", param_hint="--benchmark")
+        raise typer.BadParameter(f"--what {what} belongs to training, not to a benchmark", param_hint="--benchmark")
     lines = export_rows(source, what, to, benchmark, style) if rows else export_weights(source, what, to, base_model)
     typer.echo("\n".join(lines))
 

@@ -15,7 +15,7 @@ from pipelines.runner import summary
 from pipelines.statistics import paired_difference
 
 _METHODS = {
-    "sft": "supervised fine-tuning on its own verified solutions (arXiv 2308.01825)",
+    "sft": "supervised fine-tuning",
     "dpo": "direct preference optimisation (arXiv 2305.18290)",
     "remax": "ReMax (arXiv 2310.10505)",
     "rloo": "RLOO (arXiv 2402.14740)",
@@ -53,7 +53,7 @@ class Card:
         return ModelCardData(
             base_model=self.base.hub, library_name="transformers" if self.merged else "peft", pipeline_tag="text-generation",
             datasets=list(dict.fromkeys(s for run in self.chain if (s := hub_set(run.recipe.data.train)))) or None,
-            tags=["ratchet", "self-improvement", "reasoning", method, *([] if adapter == "full" else [adapter])], **more,
+            tags=["ratchet", "reasoning", method, *([] if adapter == "full" else [adapter])], **more,
         ).to_yaml()  # fmt: skip
 
     def _body(self) -> list[str]:
@@ -76,12 +76,23 @@ class Card:
         if self.merged != "full":
             how += f", merged into the base ({self.merged})" if self.merged else "; this folder holds the adapter"
         return [
-            "Made by Ratchet, which trains a language model on its own verified solutions to problems with checkable answers.",
+            "Made by Ratchet, which samples solutions to problems with checkable answers, verifies them and trains on them.",
             "",
             f"- Base: {self.base.said}{began}",
-            f"- Method: {_METHODS.get(self.training['method'], self.training['method'])}; {how}.",
+            f"- Method: {_METHODS.get(self.training['method'], self.training['method'])}{self._examples()}; {how}.",
             f"- Iteration {self.source.number} of {len(self.source.trained)}{chosen}.",
         ]
+
+    def _examples(self) -> str:
+        """How many of the examples the model wrote itself, and how many came with the problems."""
+        select = self.source.stages[self.source.trained_by().key]["inputs"].get("examples")
+        if select is None:
+            return ""
+        m = self.source.artefact(select).manifest()["metrics"]
+        human = m.get("human", 0)
+        sides = [f"{m['examples'] - human} verified samples of the model"] * (m["examples"] > human)
+        sides += [f"{human} solutions that came with the problems"] * (human > 0)
+        return f" on {' and '.join(sides)}"
 
     def _use(self) -> list[str]:
         """How to load it, and the prompt that it was trained with."""

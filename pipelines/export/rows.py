@@ -211,7 +211,7 @@ def export_rows(source: Source, what: str, to: Path, benchmark: str | None, styl
     """Write rows to a file, whole or not at all; lines that say what was written and how to load it."""
     reader = WRITERS.get(to.suffix)
     if reader is None:
-        raise ConfigError(f"--to {to}: {what} are rows: give a file that ends in {' or '.join(WRITERS)}")
+        raise ConfigError(f"--to {to}: --what {what} writes rows: give a file that ends in {' or '.join(WRITERS)}")
     if to.exists():
         raise InputError(f"{to} exists: remove it or choose another --to")
     made = FORMATS[what].make(source, benchmark if FORMATS[what].of_benchmark else None, style)

@@ -92,8 +92,9 @@ class Source:
     def trained_by(self) -> Artefact:
         """The training artefact of this iteration."""
         if not 1 <= self.number <= len(self.trained):
-            has = f"iterations 1 to {len(self.trained)}" if self.trained else "none"
-            raise InputError(f"{self.name}: no trained model; {self.run.path} has trained: {has}. Give RUN@NUMBER")
+            if not self.trained:
+                raise InputError(f"{self.run.path} has trained no model (training.method: {self.recipe.training.method})")
+            raise InputError(f"{self.name} is no trained model: {self.run.path} has iterations 1 to {len(self.trained)}")
         return self.artefact(self.trained[self.number - 1])
 
     def stage(self, name: str) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from pipelines.files import disk_error, writing
 def export_weights(source: Source, what: str, to: Path, base_model: str | None) -> list[str]:
     """Write `model` or `adapter` to a folder, whole or not at all; lines that say what was written and how to load it."""
     if to.suffix in (".jsonl", ".parquet"):
-        raise InputError(f"--to {to}: {what} is a folder; a file takes rows: --what sft, pairs, samples, ...")
+        raise InputError(f"--to {to}: --what {what} writes a folder; a file takes rows: --what sft, pairs, samples, ...")
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise InputError(f"{to} exists: remove it or choose another --to")
     trained = source.trained_by()

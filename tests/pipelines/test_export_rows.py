@@ -233,7 +233,7 @@ def test_what_does_not_exist_is_said(lora_run: TinyRun, pairs_run: TinyRun, tiny
         (lora_run, ("--what", "sft"), "@3", "has iterations 1 to 2, not `3`"),
         (lora_run, ("--what", "sft"), "@first", "not `first`; `last` and `best`"),
         (pairs_run, ("--what", "pairs"), "@best", "no trained iteration has been measured"),
-        (lora_run, ("--what", "sft"), "@0", "no trained model; "),
+        (lora_run, ("--what", "sft"), "@0", "is no trained model: "),
     ):
         error = refusal(run, *to, *options, at=at)
         assert said in str(error) and error.exit_code == 2

@@ -141,7 +141,8 @@ def test_nothing_is_replaced_and_nothing_is_left_half_written(lora_run: TinyRun,
     (full / "mine.txt").write_text("precious")
     assert "exists: remove it or choose another --to" in str(refusal(lora_run, full))
     assert [p.name for p in full.iterdir()] == ["mine.txt"]
-    assert "adapter is a folder; a file takes rows" in str(refusal(lora_run, tmp_path / "a.jsonl", "--what", "adapter"))
+    error = refusal(lora_run, tmp_path / "a.jsonl", "--what", "adapter")
+    assert "--what adapter writes a folder; a file takes rows" in str(error)
     empty.mkdir()
     run = _with_broken_adapter(lora_run, tmp_path / "broken")
     error = refusal(lora_run, empty, folder=run)

@@ -45,7 +45,7 @@ def test_metadata_is_what_the_hub_knows(at_home: TinyRun, tmp_path: Path) -> Non
     merged = card_of(f"{at_home.folder}@2", tmp_path / "a", base_model="team/tiny").data.to_dict()
     assert merged == {
         "base_model": "team/tiny", "base_model_relation": "finetune", "library_name": "transformers",
-        "pipeline_tag": "text-generation", "tags": ["ratchet", "self-improvement", "reasoning", "sft", "lora"],
+        "pipeline_tag": "text-generation", "tags": ["ratchet", "reasoning", "sft", "lora"],
     }  # fmt: skip
     adapter = card_of(f"{at_home.folder}@2", tmp_path / "b", None).data.to_dict()
     assert adapter["library_name"] == "peft" and "base_model" not in adapter  # a local folder has no name there
@@ -72,6 +72,15 @@ def test_only_what_led_to_the_iteration_is_told(at_home: TinyRun, tmp_path: Path
     first, second = (section(card_of(f"{at_home.folder}@{i}", tmp_path / str(i)), "Training: run lora") for i in (1, 2))
     assert "iteration1/train" in first and "iteration2" not in first
     assert "iteration2/train" in second and "12 kept, 0 dropped" in second and "held/greedy" not in second
+
+
+def test_whose_solutions_were_learned_is_told(at_home: TinyRun, tmp_path: Path) -> None:
+    """The first iteration has nothing but the solutions that came with the problems, the second its own besides."""
+    metrics = [json.loads(line) for line in (at_home.folder / "metrics.jsonl").read_text().splitlines()]
+    (own,) = (m["examples"] - m["human"] for m in metrics if m["stage"] == "iteration2/select")
+    first, second = (card_of(f"{at_home.folder}@{i}", tmp_path / str(i)).text for i in (1, 2))
+    assert own > 0 and "supervised fine-tuning on 12 solutions that came with the problems; LoRA" in first
+    assert f"on {own} verified samples of the model and 12 solutions that came with the problems; LoRA" in second
 
 
 def test_the_best_of_several_says_so(at_home: TinyRun, tmp_path: Path) -> None:
