@@ -77,7 +77,8 @@ def commands(
                 "balance.n_star=4", "training.learning_rate=2e-4", f"training.steps={size['steps']}",
                 f"training.batch_size={size['batch']}", f"evaluation.samples={size['k']}",
                 f"evaluation.benchmarks=[{{name: graded, source: {source('test', size['test'], 1)}}}]",
-                f"exploration.k=[1, 4, {size['k']}]", f"iterations={{count: {size['count']}, scheme: {arm}}}", *more,
+                f"exploration.k=[1, 4, {size['k']}]", "exploration.s=[1, 2, 4]",
+                f"iterations={{count: {size['count']}, scheme: {arm}}}", *more,
             ])  # fmt: skip
     return result
 
@@ -105,7 +106,8 @@ def figures(run: RunFolder, iteration: int, k: int) -> dict[str, tuple[float, fl
     content = json.loads((Path(plan["store"]) / "exploration" / stage["key"] / "exploration.json").read_text())["overall"]
     greedy = metrics[f"{who}/graded/greedy"]
     found = {"greedy": (greedy["accuracy"], greedy["low"], greedy["high"])}
-    for name in (f"pass@{k}", f"pass@{k}-4", f"reward@{k}-4", "unique_correct", "diversity", "equation_gap"):
+    distinct = (f"{what}@{k}-{s}" for what in ("pass", "reward") for s in (2, 4))
+    for name in (f"pass@{k}", *distinct, "unique_correct", "diversity", "equation_gap"):
         if name in content:
             found[name] = (content[name]["mean"], content[name]["low"], content[name]["high"])
     return found

@@ -6,12 +6,15 @@ recipe in a run folder says what was really done.
 
 from __future__ import annotations
 
-import itertools
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from configs.sources import Fraction, Positive, Section, SourceSection
+from configs.balance_section import BalanceSection, ExplorationSection
+from configs.evaluation_section import EvaluationSection, SourceSection
+from configs.phase_section import PhaseSection
+from configs.reward_section import RewardModelSection
+from configs.section import Fraction, Positive, Section
 
 
 class ModelSection(Section):
@@ -46,15 +49,25 @@ class DataSection(Section):
     """Training problems, the prompt, and the protection of the evaluation sets.
 
     With `fresh_per_iteration`, iteration i samples the i-th slice of `train.limit` / `iterations.count`
-    problems instead of all of them each time.
+    problems instead of all of them each time. `validation` problems are taken out of the training problems, by a seeded
+    hash of their text, and are the source `validation` of benchmarks.
     """
 
     train: SourceSection = SourceSection(source="procedural", limit=256)
     prompt: PromptSection = PromptSection()
+    validation: Annotated[int, Field(ge=0)] = 0
     fresh_per_iteration: bool = False
     decontaminate: bool = True
     ngram: Positive = 13
     lcs_ratio: Fraction = 0.6
+
+    @model_validator(mode="after")
+    def _validation_fits(self) -> DataSection:
+        if self.validation and not self.decontaminate:
+            raise ValueError("`validation` needs `decontaminate: true`, which keeps those problems out of the training")
+        if self.train.source == "validation":
+            raise ValueError("source `validation` is for `evaluation.benchmarks`: training must not see it")
+        return self
 
 
 class SamplingSection(Section):
@@ -297,7 +310,7 @@ class TrainingSection(Section):
     batch_size: Positive = 16
     micro_batch_tokens: Positive = 4096
     gradient_checkpointing: bool = False
-    checkpoint_every: Positive = 20
+    checkpoint_every: Positive | Literal["auto"] = "auto"
 
     @model_validator(mode="after")
     def _method_fits(self) -> TrainingSection:
@@ -315,55 +328,6 @@ class TrainingSection(Section):
         return self
 
 
-class RewardModelSection(Section):
-    """A reward model, trained on the run's own verified samples: see `trainers/reward_model.py` and
-    `trainers/process_reward_model.py`. None: `learning_rate`, `epochs`, `batch_size` as in `training`.
-
-    A problem gives a group of at most `samples` solutions. `loss: pairs` is the control arm of single pairs. Without
-    `retrain`, the model of the first iteration serves all of them, so that its scores can be compared.
-    """
-
-    kind: Literal["none", "outcome", "process"] = "none"
-    loss: Literal["listwise", "pairs"] = "listwise"
-    labels: Literal["soft", "hard"] = "soft"
-    aggregation: Literal["minimum", "product", "last"] = "minimum"
-    retrain: bool = False
-    samples: Annotated[int, Field(ge=2)] = 6
-    similarity: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
-    truncated_negatives: bool = True
-    balance_difficulty: bool = False
-    min_groups: Positive = 1
-    validation_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
-    learning_rate: Annotated[float, Field(gt=0.0)] | None = None
-    epochs: Positive | None = None
-    batch_size: Positive | None = None
-    alpha: Annotated[float, Field(gt=0.0)] = 0.5
-
-
-class BenchmarkSection(Section):
-    """One evaluation set; `name` labels it in reports and folders."""
-
-    name: Annotated[str, Field(pattern=r"^[^/]+$")]
-    source: SourceSection
-
-
-class EvaluationSection(Section):
-    """How every model of the run is measured. Greedy always; `samples` > 0 adds sampled accuracy."""
-
-    benchmarks: list[BenchmarkSection] = []
-    initial: bool = True
-    mode: Literal["strict", "lenient"] = "lenient"
-    samples: Annotated[int, Field(ge=0)] = 0
-    temperature: Annotated[float, Field(gt=0.0, le=5.0)] = 0.7
-    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    max_tokens: Positive | None = None
-
-    @model_validator(mode="after")
-    def _names_differ(self) -> EvaluationSection:
-        names = [b.name for b in self.benchmarks]
-        if len(set(names)) != len(names):
-            raise ValueError(f"benchmark names must differ: {names}")
-        return self
 
 
 class IterationsSection(Section):
@@ -385,58 +349,9 @@ class IterationsSection(Section):
         return self.scheme in ("online_rft", "bstar")
 
 
-class BalanceSection(Section):
-    """How scheme `bstar` chooses temperature and reward threshold (see `pipelines/balance.py`), and who scores samples.
-
-    The reward of a sample is 1 if it is correct, else 0, plus the scorer's value divided by `score_scale`. The sweep draws
-    `n` samples of each of `queries` training problems at every temperature. `n_star: auto` is the paper's
-    ceil(target / problems). `target`: samples wanted from all problems; null: n_star for each.
-    """
-
-    temperatures: Annotated[list[Annotated[float, Field(gt=0.0, le=5.0)]], Field(min_length=1)] = [
-        0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2
-    ]  # fmt: skip
-    thresholds: Annotated[list[float], Field(min_length=1)] = [round(0.1 * i - 1, 1) for i in range(21)]
-    queries: Positive = 600
-    n: Positive | None = None
-    n_star: Positive | Literal["auto"] = 6
-    target: Positive | None = None
-    responses_per_query: Positive | Literal["all", "target"] = "all"
-    average: Literal["all", "kept"] = "all"
-    duplicates: Literal["remove", "count"] = "remove"
-    human_candidates: bool = False
-    rechoose_threshold: bool = False
-    rounds: Annotated[list[Annotated[float, Field(gt=0.0, le=1.0)]], Field(min_length=1)] = [0.125, 0.25, 0.5, 1.0]
-    risk: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05
-    budget: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
-    scorer: Literal["none", "confidence", "reward_model"] = "none"
-    score_scale: Annotated[float, Field(gt=0.0)] = 1.0
-    score_clamp: bool = True
-
-    @model_validator(mode="after")
-    def _grids_ascend(self) -> BalanceSection:
-        for name, values in (("temperatures", self.temperatures), ("thresholds", self.thresholds), ("rounds", self.rounds)):
-            if any(b <= a for a, b in itertools.pairwise(values)):
-                raise ValueError(f"`{name}` must ascend: {values}")
-        if self.rounds[-1] != 1.0:
-            raise ValueError(f"the last of `rounds` must be 1, all dev problems: {self.rounds}")
-        if self.n_star == "auto" and self.target is None:
-            raise ValueError("`n_star: auto` is ceil(target / problems): set `target`")
-        return self
-
-
-class ExplorationSection(Section):
-    """Metrics of exploration and exploitation (see `pipelines/exploration.py`) of each iteration's samples, and of each
-    benchmark's where `evaluation.samples` > 0: Pass@K, Pass@K-S and Reward@K-S for every K up to the samples there are."""
-
-    measure: bool = False
-    k: list[Positive] = [1, 4, 8, 16, 32, 64]
-    s: list[Positive] = [1, 4]
-    examples: Annotated[int, Field(ge=0)] = 20
-
-
 class ExecutorSection(Section):
-    """Where stages run. `threads: auto` shares the cores among the workers.
+    """Where stages run. `threads: auto` shares the cores among the workers. `workers_per_gpu` workers of Ray share each GPU and
+    `sampling.gpu_memory` of it: the engine of a small model leaves most of a GPU idle.
 
     Nothing here changes what is computed. The number of threads changes roundings on a CPU, above all in bfloat16, as other
     hardware does: a run keeps its number, so that a resumed one draws the same.
@@ -444,16 +359,17 @@ class ExecutorSection(Section):
 
     kind: Literal["local", "ray"] = "local"
     workers: Positive = 1
+    workers_per_gpu: Positive = 1
     threads: Positive | Literal["auto"] = "auto"
     attempts: Positive = 3
     address: str | None = None
 
 
 class Recipe(Section):
-    """A self-improvement pipeline. `track: trackio` copies metrics to Trackio (extra `track`) besides metrics.jsonl."""
+    """A self-improvement pipeline. `track` copies metrics to a tracker (an extra) besides metrics.jsonl."""
 
     name: str = "run"
-    track: Literal["none", "trackio"] = "none"
+    track: Literal["none", "trackio", "wandb", "tensorboard"] = "none"
     seed: int = 0
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()
@@ -468,7 +384,21 @@ class Recipe(Section):
     iterations: IterationsSection = IterationsSection()
     balance: BalanceSection = BalanceSection()
     exploration: ExplorationSection = ExplorationSection()
+    phases: list[PhaseSection] = []
     executor: ExecutorSection = ExecutorSection()
+
+    @model_validator(mode="after")
+    def _validation_exists(self) -> Recipe:
+        if not self.data.validation and any(b.source.source == "validation" for b in self.evaluation.benchmarks):
+            raise ValueError("source `validation` needs `data.validation`: how many training problems are held out")
+        return self
+
+    @model_validator(mode="after")
+    def _phases_have_names(self) -> Recipe:
+        names = [p.name for p in self.phases]
+        if len(set(names)) != len(names):
+            raise ValueError(f"the names of `phases` must differ: {names}")
+        return self
 
     @model_validator(mode="after")
     def _online_can_work(self) -> Recipe:
@@ -512,9 +442,11 @@ class Recipe(Section):
                 "`selection.prefer: reward`, `selection.min_reward`, `selection.label: weighted_vote` and "
                 "`training.method: reward_model` need `reward_model.kind`"
             )
+        if self.reward_model.run is not None and (none or self.reward_model.retrain):
+            raise ValueError("`reward_model.run` is another run's model: set `reward_model.kind` to its kind, not `retrain`")
         if none and self.balance.scorer == "reward_model":
             raise ValueError("`balance.scorer: reward_model` needs `reward_model.kind`")
-        if self.reward_model.kind == "process" and self.rollouts.allocation != "fixed":
+        if self.reward_model.kind == "process" and self.reward_model.run is None and self.rollouts.allocation != "fixed":
             raise ValueError(
                 "`reward_model.kind: process` learns from the values of steps, which a search leaves out or draws too high: "
                 "set `rollouts.allocation: fixed`"

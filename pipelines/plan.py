@@ -1,7 +1,7 @@
 """From a recipe to the graph of its stages.
 
 `resolve` replaces every `auto` by what it means on this machine; `build` lays out the stages in the order in
-which they run. Keys follow from content, so the plan knows what is cached before anything runs.
+which they run, phase after phase. Keys follow from content, so the plan knows what is cached before anything runs.
 """
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ from typing import Any
 
 import msgspec
 
-from configs.schema import ONLINE, BenchmarkSection, Recipe, SourceSection
+from configs.evaluation_section import BenchmarkSection, SourceSection
+from configs.phases import model_names, phases_of
+from configs.schema import ONLINE, Recipe
 from data_gen.engine import resolve_engine
 from pipelines import plan_balance, plan_pairs
 from pipelines.hardware import cores, resolve_dtype
 from pipelines.models import ResolvedModel
+from pipelines.plan_evaluation import evaluate
 from pipelines.plan_rewards import RewardModel
-from pipelines.sources import problems_stage, settle
+from pipelines.sources import problems_stage, settle_all
 from pipelines.stage import Stage
 
 
@@ -30,30 +33,37 @@ class Plan(msgspec.Struct, frozen=True):
     trained: list[Stage]
 
 
-def resolve(recipe: Recipe) -> Recipe:
+def resolve(recipe: Recipe, gpu_elsewhere: bool = False) -> Recipe:
     """The recipe with engine, dtype and threads settled for this machine, local paths made absolute, so that a resume
-    from another folder finds the same files, and data sets on the hub by commit."""
+    from another folder finds the same files, and data sets on the hub by commit. `gpu_elsewhere`: settled for a machine
+    with a GPU and vLLM."""
     data = recipe.model_dump()
-    for source in (data["data"]["train"], *(b["source"] for b in data["evaluation"]["benchmarks"])):
-        settle(source)
+    phases, evaluation = data["phases"], data["evaluation"]
+    settle_all(data["data"]["train"], phases, [b["source"] for b in evaluation["benchmarks"]])
+    runs = [part.get("reward_model") or {} for part in (data, *phases)]
+    for section, key in ((evaluation, "shots_file"), *((r, "run") for r in runs)):
+        if section.get(key):
+            section[key] = str(Path(section[key]).expanduser().absolute())
     if (folder := Path(recipe.model.name).expanduser()).exists():
         data["model"]["name"] = str(folder.absolute())
-    data["sampling"]["engine"] = resolve_engine(recipe.sampling.engine)
-    data["model"]["dtype"] = resolve_dtype(recipe.model.dtype)
+    engine, dtype = recipe.sampling.engine, recipe.model.dtype
+    if gpu_elsewhere:
+        engine, dtype = ("vllm" if engine == "auto" else engine), ("bfloat16" if dtype == "auto" else dtype)
+    data["sampling"]["engine"] = engine if gpu_elsewhere else resolve_engine(engine)
+    data["model"]["dtype"] = resolve_dtype(dtype)
     if recipe.executor.threads == "auto":
         data["executor"]["threads"] = max(1, cores() // recipe.executor.workers)
     return Recipe.model_validate(data)
 
 
 class Builder:
-    """Makes the stages of one recipe."""
+    """Makes the stages of one recipe and appends them to `stages`. `initial`: what trained the weights that the recipe
+    starts from, None for the base model."""
 
-    def __init__(self, recipe: Recipe, model: ResolvedModel) -> None:
-        self.recipe, self.model = recipe, model
-        self.stages: list[Stage] = []
+    def __init__(self, recipe: Recipe, model: ResolvedModel, stages: list[Stage], initial: Stage | None) -> None:
+        self.recipe, self.model, self.stages, self.initial = recipe, model, stages, initial
         self.valued: dict[str, tuple[Stage, Stage]] = {}  # rollouts and steps, by iteration
         self.full = recipe.training.adapter == "full"
-        self.initial = Stage("train", model.label, {}, given_key=model.trained) if model.trained else None
 
     def add(self, stage: Stage) -> Stage:
         """Append a stage unless one of the same key is there already."""
@@ -66,10 +76,12 @@ class Builder:
         return self.add(problems_stage(label, source))
 
     def sample(
-        self, label: str, problems: Stage, trained: Stage | None, choice: Stage | None = None, **settings: Any
+        self, label: str, problems: Stage, trained: Stage | None, choice: Stage | None = None, examples: Stage | None = None,
+        **settings: Any,
     ) -> Stage:
-        """Sampling with the recipe's settings, `settings` taking precedence; `choice` (a balance) sets the temperature."""
-        more = {"choice": choice} if choice else {}
+        """Sampling with the recipe's settings, `settings` taking precedence; `choice` (a balance) sets the temperature,
+        `examples` are problems to show with their solutions."""
+        more = ({"choice": choice} if choice else {}) | ({"shots": examples} if examples else {})
         return self.draw("sample", label, problems, trained, settings | ({"temperature": None} if choice else {}), more)
 
     def draw(
@@ -87,7 +99,8 @@ class Builder:
         inputs = {"problems": problems} | ({"model": trained} if trained else {}) | more
         threads = self.recipe.executor.threads
         rank = 0 if self.full else self.recipe.training.lora.r  # the engine makes room for adapters from the start
-        hints = {"threads": threads, "gpu_memory": s.gpu_memory, "lora_rank": rank}
+        share = self.recipe.executor.workers_per_gpu
+        hints = {"threads": threads, "gpu_memory": s.gpu_memory / share, "gpu_shared": share > 1, "lora_rank": rank}
         return self.add(Stage(kind, label, config, inputs, {"base": str(self.model.path)}, hints))
 
     def verify(self, label: str, problems: Stage, samples: Stage, mode: str) -> Stage:
@@ -168,63 +181,81 @@ class Builder:
         }
         return self.add(Stage("train", label, config, inputs, {"base": str(self.model.path)}, hints))
 
-    def evaluate(
-        self, who: str, benchmark: BenchmarkSection, problems: Stage, trained: Stage | None, rewards: RewardModel | None = None
-    ) -> None:
-        """Greedy, and sampled when `evaluation.samples` > 0: sample, verify, score; the reward model on the sampled."""
-        e = self.recipe.evaluation
-        length = e.max_tokens or self.recipe.sampling.max_tokens
-        runs: list[tuple[str, dict[str, Any]]] = [("greedy", {"temperature": 0.0, "top_p": 1.0, "n": 1, "seed": 0})]
-        if e.samples:
-            runs.append(("sampled", {"temperature": e.temperature, "top_p": e.top_p, "n": e.samples}))
-        for name, settings in runs:
-            label = f"{who}/{benchmark.name}/{name}"
-            samples = self.sample(f"{label}/sample", problems, trained, max_tokens=length, **settings)
-            verdicts = self.verify(f"{label}/verify", problems, samples, e.mode)
-            shown = ("engine", "dtype", "temperature", "top_p", "n", "max_tokens", "stop", "seed")
-            config = {
-                "benchmark": benchmark.name, "mode": e.mode, "prompt": self.recipe.data.prompt.model_dump(),
-                "sampling": {k: samples.config[k] for k in shown}, "seed": self.recipe.seed,
-            }
-            inputs = {"problems": problems, "samples": samples, "verdicts": verdicts}
-            self.add(Stage("score", label, config, inputs))
-            if name == "sampled":
-                if rewards is not None:
-                    rewards.evaluate(who, benchmark.name, problems, samples, verdicts)
-                if self.recipe.exploration.measure and not (rewards is None and plan_balance.waits(self)):
-                    plan_balance.explore(self, label, inputs, rewards)
-
 
 def build(recipe: Recipe, model: ResolvedModel) -> Plan:
-    """The stages of a resolved recipe: evaluate the initial model, then sample, verify, select, train, evaluate."""
-    b = Builder(recipe, model)
-    data, count = recipe.data, recipe.iterations.count
-    benchmarks = [(x, b.problems(f"problems/{x.name}", x.source)) for x in recipe.evaluation.benchmarks]
+    """The stages of a resolved recipe: evaluate the initial model, then, phase by phase, sample, verify, select, train,
+    evaluate; and at the end what is measured once."""
+    initial = Stage("train", model.label, {}, given_key=model.trained) if model.trained else None
+    whole = Builder(recipe, model, [], initial)
+    sets = _evaluation_sets(whole)
+    each = [(x, problems) for x, problems in sets if x.when == "each"]
+    rewards = RewardModel(whole)
     if recipe.evaluation.initial:
-        for benchmark, problems in benchmarks:
-            b.evaluate(model.label, benchmark, problems, b.initial)
+        for benchmark, problems in each:
+            evaluate(whole, model.label, benchmark, problems, initial, rewards)
     trained: list[Stage] = []
-    if count:
-        train = b.problems("problems/train", data.train)
-        if data.decontaminate and benchmarks:
-            evals = {f"eval{i}": problems for i, (_, problems) in enumerate(benchmarks)}
-            config = {"ngram": data.ngram, "lcs_ratio": data.lcs_ratio}
-            train = b.add(Stage("decontaminate", "problems/clean", config, {"train": train, **evals}))
-        rewards = RewardModel(b)
-        for i in range(1, count + 1):
-            stage = _iteration(b, i, train, trained[-1] if trained else b.initial, rewards)
-            for benchmark, problems in benchmarks:
-                if i == 1 and rewards.stage is not None and recipe.evaluation.initial:
-                    b.evaluate(model.label, benchmark, problems, b.initial, rewards)
-                if stage is not None:
-                    b.evaluate(f"iteration{i}", benchmark, problems, stage, rewards)
-            trained += [stage] if stage is not None else []
-    return Plan(recipe, model, b.stages, trained)
+    last, latest = model.label, initial
+    for name, phase in phases_of(recipe):
+        b = Builder(phase, model, whole.stages, latest)
+        before, rewards = rewards, RewardModel(b, rewards)
+        judged = rewards.stage is not None and rewards.stage is before.stage  # the latest model has been, by this one
+        if not phase.iterations.count:
+            continue
+        problems = _training_problems(b, name, sets, whole)
+        for i, label in enumerate(model_names(name, phase.iterations.count), 1):
+            stage = _iteration(b, i, label, problems, latest, rewards)
+            if rewards.stage is not None and not judged and (trained or recipe.evaluation.initial):
+                for benchmark, asked in each:  # the model that the first reward model has learned from
+                    evaluate(whole, last, benchmark, asked, latest, rewards)
+            judged = rewards.stage is not None
+            if stage is None:
+                continue
+            last, latest = label, stage
+            trained.append(stage)
+            for benchmark, asked in each:
+                evaluate(whole, label, benchmark, asked, stage, rewards)
+    for benchmark, problems in ((x, problems) for x, problems in sets if x.when == "end"):
+        if recipe.evaluation.initial or not trained:
+            evaluate(whole, model.label, benchmark, problems, initial, rewards)
+        if trained:
+            evaluate(whole, last, benchmark, problems, latest, rewards)
+    return Plan(recipe, model, whole.stages, trained)
 
 
-def _iteration(b: Builder, i: int, train: Stage, latest: Stage | None, rewards: RewardModel) -> Stage | None:
+def _evaluation_sets(b: Builder) -> list[tuple[BenchmarkSection, Stage]]:
+    """The benchmarks with their problems."""
+    return [
+        (x, _validation(b) if x.source.source == "validation" else b.problems(f"problems/{x.name}", x.source))
+        for x in b.recipe.evaluation.benchmarks
+    ]
+
+
+def _validation(b: Builder) -> Stage:
+    """Training problems of the whole run that are held out."""
+    train = b.problems("problems/train", b.recipe.data.train)
+    config = {"count": b.recipe.data.validation, "seed": b.recipe.seed}
+    return b.add(Stage("validation", "problems/validation", config, {"train": train}))
+
+
+def _training_problems(b: Builder, phase: str, sets: list[tuple[BenchmarkSection, Stage]], whole: Builder) -> Stage:
+    """Problems to train on: none that any evaluation set of the run contains."""
+    data = b.recipe.data
+    own = phase if data.train != whole.recipe.data.train else ""
+    train = b.problems(f"problems/{own or 'train'}", data.train)
+    held = {f"eval{i}": problems for i, (_, problems) in enumerate(sets)}
+    if data.validation and not any(x.source.source == "validation" for x, _ in sets):
+        held["validation"] = _validation(whole)
+    if not (data.decontaminate and held):
+        return train
+    config = {"ngram": data.ngram, "lcs_ratio": data.lcs_ratio}
+    return b.add(Stage("decontaminate", f"problems/{own + '-' if own else ''}clean", config, {"train": train, **held}))
+
+
+def _iteration(
+    b: Builder, i: int, label: str, train: Stage, latest: Stage | None, rewards: RewardModel
+) -> Stage | None:
     """One iteration on the latest weights; its training stage, None where only a reward model is trained."""
-    recipe, label = b.recipe, f"iteration{i}"
+    recipe = b.recipe
     shots = recipe.sampling.shots if i <= recipe.sampling.shots_iterations else []
     slice_: dict[str, Any] = {}
     if recipe.data.fresh_per_iteration:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from configs.errors import ConfigError
+from configs.evaluation_section import TABLES, SourceSection
 from configs.keys import content_key
-from configs.schema import SourceSection
+from configs.merge import merge
 from data_gen.dataset_source import is_local, pinned
 from pipelines.files import sha256_of
 from pipelines.stage import Stage
-
-_TABLES = {"config", "revision", "columns", "extract", "bad_rows"}  # settings of source `datasets`
 
 
 def settle(source: dict[str, Any]) -> None:
@@ -27,10 +27,19 @@ def settle(source: dict[str, Any]) -> None:
         source["revision"] = pinned(path, source["revision"])
 
 
+def settle_all(train: dict[str, Any], phases: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]]) -> None:
+    """Settle the training problems of a recipe, what its phases change in them, and other sources."""
+    changed = [(own, merge(train, own)) for p in phases if (own := (p.get("data") or {}).get("train"))]
+    for source in (train, *(whole for _, whole in changed), *others):
+        settle(source)
+    for own, whole in changed:  # a phase with a set of its own must not take over the commit of the recipe's
+        own |= {k: whole[k] for k in ("path", "revision") if k in own or whole[k] != train[k]}
+
+
 def problems_stage(label: str, source: SourceSection) -> Stage:
     """The stage that loads a source. Local data is keyed by content: a changed file is another artefact."""
     tables = source.source == "datasets"
-    config: dict[str, Any] = source.model_dump(exclude={"path"} | (set() if tables else _TABLES))
+    config: dict[str, Any] = source.model_dump(exclude={"path"} | (set() if tables else TABLES))
     if source.path is None:
         return Stage("problems", label, config)
     if tables and not is_local(source.path):

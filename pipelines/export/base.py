@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from configs.errors import ConfigError
-from configs.schema import ModelSection, SourceSection
+from configs.evaluation_section import SourceSection
+from configs.schema import ModelSection
 from data_gen.dataset_source import is_local
 from data_gen.problems import BENCHMARKS
 from pipelines.export.source import Source

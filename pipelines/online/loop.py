@@ -24,6 +24,7 @@ from pipelines.online.rollouts import Collector, Round
 from pipelines.online.step_values import credit_steps
 from pipelines.online.weights import WeightSync
 from pipelines.store import Journal
+from trainers.checkpoint import Pace
 from trainers.policy_gradient import PolicyGradient
 from trainers.rollouts import Group, useful
 
@@ -54,12 +55,14 @@ class OnlineLoop:
         self._timed("swap", lambda: self.sync.publish(first))
         if first == 0 and self.validation:
             self._validate(0)
+        pace = Pace(self.settings.checkpoint_every)
         for step in range(first, self.rl.steps):
             record = self._step(step)
             self.history.append(record)
             report({"done": step + 1, "total": self.rl.steps, **{k: record[k] for k in _MONITORS if k in record}})
-            if (step + 1) % self.settings.checkpoint_every == 0 and step + 1 < self.rl.steps:
-                self._checkpoint(step + 1)
+            if step + 1 < self.rl.steps and pace.due(step + 1):
+                with pace.saving():
+                    self._checkpoint(step + 1)
         if self.best is not None:
             self.trainer.load_weights(self._best_file(self.best[1]))
         return self.history

@@ -28,7 +28,7 @@ _CANARIES = 4
 
 def run_online(task: Task, settings: TrainingSection, base: Path, start: Path | None, report: Report) -> ShardResult:
     """Train online; leaves `model/` and `train.jsonl` in the artefact."""
-    from pipelines.engines import close_engine, engine_for
+    from pipelines.engines import engine_for, forget_weights
     from rewards import VerifierPool
     from trainers.checkpoint import SaveError, saving
     from trainers.loop import memory_errors
@@ -50,7 +50,7 @@ def run_online(task: Task, settings: TrainingSection, base: Path, start: Path | 
         raise disk_error(e, Path(e.filename)) from e
     finally:
         if settings.adapter == "full":
-            close_engine()  # its weights are no longer those of its config
+            forget_weights()
         else:
             engine.set_adapter(None)
     with writing(task.artefact.path / "train.jsonl") as temporary:

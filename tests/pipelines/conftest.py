@@ -1,4 +1,4 @@
-"""Finished runs of the tiny model, to export from. Read-only."""
+"""Finished runs of the tiny model that several files of tests read. Read-only."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from configs.load import validate
 from configs.rows import Sample, VerdictRow
 from configs.schema import ModelSection
+from pipelines.cli import app
 from pipelines.engines import close_engine
 from pipelines.files import read_json, write_json
 from pipelines.models import resolve_model
@@ -21,6 +23,7 @@ from pipelines.runfolder import RunFolder
 from pipelines.runner import run_plan
 from pipelines.stage import Stage
 from tests.conftest import TinyRun, run_recipe, write_tiny_recipe
+from tests.pipelines.phase_world import write_phase_recipe
 from tests.pipelines.rise_world import PROMPT
 from tests.pipelines.step_world import StepWorld
 
@@ -75,6 +78,18 @@ def pairs_run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Tin
         run_plan(plan, world.store, folder, Reporter())
     close_engine()
     return TinyRun(root / "run" / "recipe.yaml", root / "run", root / "home", "")
+
+
+@pytest.fixture(scope="session")
+def phase_run(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
+    """The finished run of four phases. Read-only."""
+    root = tmp_path_factory.mktemp("phases")
+    recipe = write_phase_recipe(root / "phases.yaml", tiny_run)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RATCHET_HOME", str(root / "home"))
+        result = CliRunner().invoke(app, ["run", str(recipe), "--run-dir", str(root / "run")])
+    assert result.exit_code == 0, (result.output, result.exception)
+    return TinyRun(recipe, root / "run", root / "home", result.output)
 
 
 def _reward_stages(

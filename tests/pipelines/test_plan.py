@@ -273,7 +273,8 @@ def test_a_reward_model_is_there_before_the_sweep_that_it_scores(kind: str):
 
 def test_rollouts_at_a_temperature_that_is_not_known_yet_are_refused():
     plan = plan_of(*BSTAR)
-    b, samples, problems = Builder(plan.recipe, MODEL), stage(plan, "iteration1/sample"), stage(plan, "problems/clean")
+    b = Builder(plan.recipe, MODEL, [], None)
+    samples, problems = stage(plan, "iteration1/sample"), stage(plan, "problems/clean")
     with pytest.raises(ConfigError, match="temperature is chosen while the run goes on"):
         values(b, "iteration1", problems, samples, stage(plan, "iteration1/verify"), plan.recipe.rollouts)
 
