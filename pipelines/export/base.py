@@ -77,6 +77,8 @@ def hub_set(section: SourceSection) -> str | None:
 
 def set_in_words(section: SourceSection) -> str:
     """A source, without the folders of this machine."""
+    if section.source == "validation":
+        return "problems held out of the training problems"
     name = hub_set(section) or (f"`{Path(section.path).name}`" if section.path else section.source)
     if section.source == "procedural":
         name = f"generated word problems, levels {section.levels or [1]}, numbers to {section.max_number or 20}"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from configs.schema import Recipe
+from configs.schema import PromptSection, Recipe
 from data_gen.prompts import PromptEncoder
 from pipelines.export.base import Base, chain, hub_set, set_in_words, set_licence
 from pipelines.export.source import Figure, Source
@@ -21,6 +22,7 @@ _METHODS = {
     "rloo": "RLOO (arXiv 2402.14740)",
     "grpo": "GRPO (arXiv 2402.03300)",
     "reinforce": "REINFORCE",
+    "reward_model": "training of a reward model",
 }
 _ADAPTERS = {"full": "all weights trained", "lora": "LoRA adapter", "qlora": "LoRA adapter over a 4-bit base (QLoRA)"}
 
@@ -46,42 +48,49 @@ class Card:
     def _metadata(self) -> str:
         from huggingface_hub import ModelCardData
 
-        method, adapter = self.training["method"], self.training["adapter"]
+        adapter = self.training["adapter"]
         more: dict[str, Any] = dict(self.base.licence)
         if self.base.hub:
             more["base_model_relation"] = "finetune" if self.merged else "adapter"
         return ModelCardData(
             base_model=self.base.hub, library_name="transformers" if self.merged else "peft", pipeline_tag="text-generation",
-            datasets=list(dict.fromkeys(s for run in self.chain if (s := hub_set(run.recipe.data.train)))) or None,
-            tags=["ratchet", "reasoning", method, *([] if adapter == "full" else [adapter])], **more,
+            datasets=list(dict.fromkeys(s for r in self.chain for x in r.learned_from if (s := hub_set(x)))) or None,
+            tags=["ratchet", "reasoning", *self._methods(), *([] if adapter == "full" else [adapter])], **more,
         ).to_yaml()  # fmt: skip
 
     def _body(self) -> list[str]:
         sections = {"Use": self._use(), "Accuracy": self._accuracy()}
-        sections |= {f"Training: run {r.recipe.name}, to iteration {r.number}": _training(r) for r in self.chain}
+        sections |= {f"Training: run {r.recipe.name}, to {_called(r)}": _training(r) for r in self.chain}
         sections |= {"Limits": self._limits(), "Licences": self._licences()}
         sections["Software"] = [", ".join(f"{k} {v}" for k, v in self.trained["software"].items())]
         sections["Recipe"] = ["What differs from the defaults:", "", "```yaml", *_settings(self.recipe), "```"]
-        lines = [f"# {self.recipe.name}, iteration {self.source.number}", "", *self._made()]
+        lines = [f"# {self.recipe.name}, {_called(self.source)}", "", *self._made()]
         for title, text in sections.items():
             lines += ["", f"## {title}", "", *text]
         return lines
 
     def _made(self) -> list[str]:
         first = self.chain[0]
-        began = f" The run began with iteration {first.number} of run {first.recipe.name}." if first is not self.source else ""
+        began = f" The run began with {_called(first)} of run {first.recipe.name}." if first is not self.source else ""
         best = self.source.best_on
         chosen = f", chosen for the highest greedy accuracy on `{best}`" if best else ""
         how = _ADAPTERS[self.training["adapter"]]
+        earlier = list(self.source.upto.items())[:-1] if self.recipe.phases else []
+        before = [f"{label} ({_method(r.training.method)})" for label, r in earlier]
         if self.merged != "full":
             how += f", merged into the base ({self.merged})" if self.merged else "; this folder holds the adapter"
         return [
             "Made by Ratchet, which samples solutions to problems with checkable answers, verifies them and trains on them.",
             "",
             f"- Base: {self.base.said}{began}",
-            f"- Method: {_METHODS.get(self.training['method'], self.training['method'])}{self._examples()}; {how}.",
-            f"- Iteration {self.source.number} of {len(self.source.trained)}{chosen}.",
+            f"- Method: {_method(self.training['method'])}{self._examples()}; {how}.",
+            *([f"- Trained before, in this order: {', '.join(before)}."] if before else []),
+            f"- {_called(self.source).capitalize()} of {len(self.source.trained)}{chosen}.",
         ]
+
+    def _methods(self) -> list[str]:
+        """The methods of all iterations that led here, and of the run that this one began from."""
+        return list(dict.fromkeys(r.training.method for s in self.chain for r in s.upto.values()))
 
     def _examples(self) -> str:
         """How many of the examples the model wrote itself, and how many came with the problems."""
@@ -98,11 +107,21 @@ class Card:
         """How to load it, and the prompt that it was trained with."""
         encoder = PromptEncoder(self.source.model.path, self.recipe.data.prompt)
         code, command = loading(self.base.hub or "BASE", self.merged, self.name, self.recipe)
+        others = [f.metrics["prompt"] for f in self.source.figures()]
+        own = all(p == self.recipe.data.prompt.model_dump() for p in others)
         return [
             "```python", *code, "```", "", "```", command, "```", "",
-            "The prompt of training and evaluation, special tokens spelled out:", "", "```",
-            *encoder.text("QUESTION").splitlines(), "```",
+            f"The prompt of training{' and evaluation' if own else ''}, special tokens spelled out:", "", "```",
+            *encoder.text("QUESTION").splitlines(), "```", *([] if own else self._asked(others)),
         ]  # fmt: skip
+
+    def _asked(self, prompts: Sequence[dict[str, Any]]) -> list[str]:
+        """The prompts of the evaluations, where they are not that of training."""
+        lines = ["", "Evaluations asked differently:"]
+        for prompt in {str(p): p for p in prompts}.values():
+            text = PromptEncoder(self.source.model.path, PromptSection.model_validate(prompt)).text("QUESTION")
+            lines += ["", "```", *text.splitlines(), "```"]
+        return lines
 
     def _accuracy(self) -> list[str]:
         """A table of what the run has measured, of the model it began with and of its iterations."""
@@ -124,8 +143,10 @@ class Card:
 
     def _row(self, figure: Figure, start: Figure | None) -> tuple[str, ...]:
         m, sampling = figure.metrics, figure.metrics["sampling"]
-        who = f"iteration {figure.number}" if figure.number else "start"
+        who = _model(self.source, figure.number) if figure.number else "start"
         how = "greedy" if figure.decoding == "greedy" else f"{sampling['n']} samples at {sampling['temperature']}"
+        _, _, seed = figure.decoding.partition("-seed")
+        how += f", seed {seed}" if seed else ""
         gain = ""
         if figure.number and start:
             mean, low, high = paired_difference(start.shares(), figure.shares(), seed=0)
@@ -140,9 +161,9 @@ class Card:
         lines = ["- Nothing was measured besides the table above: no other task, no other language, no safety."]
         if self.source.best_on:
             lines.append("- The iteration was chosen by its accuracy in the table, which is therefore rather too high for it.")
-        clean = next((s for s in self.source.plan["stages"] if s["label"] == "problems/clean"), None)
-        if clean:
-            dropped = self.source.artefact(clean["key"]).manifest()["metrics"]["dropped"]
+        cleaned = [self.source.place(s) for s in self.source.plan["stages"] if s["kind"] == "decontaminate"]
+        if cleaned:
+            dropped = sum(a.manifest()["metrics"]["dropped"] for a in cleaned if a.done)
             lines.append(f"- Training problems found in an evaluation set, literally or nearly: {dropped}, left out.")
         else:
             lines.append("- Training problems were not compared with evaluation sets.")
@@ -159,7 +180,7 @@ class Card:
     def _licences(self) -> list[str]:
         licence = self.base.licence
         known = licence.get("license_name") or licence.get("license") or "not recorded; ask its source"
-        sections = {s.model_dump_json(): s for r in self.chain for s in [r.recipe.data.train]}
+        sections = {s.model_dump_json(): s for r in self.chain for s in r.learned_from}
         return [f"- Base: {known}.", *(f"- Data, {set_in_words(s)}: {set_licence(s)}." for s in sections.values())]
 
 
@@ -177,15 +198,27 @@ def loading(below: str, merged: str | None, folder: str, recipe: Recipe) -> tupl
     return code, f"vllm serve {below} --enable-lora --max-lora-rank {rank} --lora-modules {recipe.name}={folder}"
 
 
+def _method(name: str) -> str:
+    return _METHODS.get(name, name)
+
+
+def _model(source: Source, number: int) -> str:
+    """A trained model of a run in words: `iteration 2`, in a run of phases with its name there."""
+    return f"iteration {number}" + (f" ({source.models[number - 1]})" if source.recipe.phases else "")
+
+
+def _called(source: Source) -> str:
+    return _model(source, source.number) if source.number else "the start"
+
+
 def _training(source: Source) -> list[str]:
     """The data of a run, and what came out of each of its stages up to the iteration."""
-    lines = [f"Learned from: {set_in_words(source.recipe.data.train)}.", "", "| stage | what came out |", "| --- | --- |"]
+    sets = "; ".join(set_in_words(s) for s in source.learned_from)
+    lines = [f"Learned from: {sets}.", "", "| stage | what came out |", "| --- | --- |"]
     for stage in source.plan["stages"]:
         head, _, rest = stage["label"].partition("/")
-        number = head.removeprefix("iteration")
-        mine = "/" not in rest and (head == "problems" or (number.isdigit() and int(number) <= source.number))
         artefact = source.place(stage)
-        if mine and artefact.done:
+        if "/" not in rest and (head == "problems" or head in source.upto) and artefact.done:
             lines.append(f"| `{stage['label']}` | {summary(stage['kind'], artefact.manifest())} |")
     return lines
 

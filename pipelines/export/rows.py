@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from configs.errors import ConfigError, InputError
 from configs.rows import Example, Group, Pair, Problem, Sample, Score, Step, VerdictRow
+from configs.schema import PromptSection
 from data_gen.prompts import PromptEncoder
 from data_gen.steps import decode
 from pipelines.export.formats import Form, without_empty
@@ -116,7 +117,7 @@ def unpaired(source: Source, benchmark: str | None, style: Any) -> Exported:
     """Samples with a label, right or wrong. Those that were cut off or could not be judged are left out."""
     drawn = source.drawn(benchmark)
     questions = {k: p.question for k, p in _problems_of(source, drawn).items()}
-    verdicts, form = _verdicts(source, drawn), _form(source, style)
+    verdicts, form = _verdicts(source, drawn), _form(source, style, drawn if benchmark else None)
     rows: list[Sample] = read_rows(source.artefact(drawn["key"]), Sample)
     made, kept, cut, unjudged = [], 0, 0, 0
     for s in rows:
@@ -129,7 +130,7 @@ def unpaired(source: Source, benchmark: str | None, style: Any) -> Exported:
         kept += form.keeps(*row.values(), ids=ids)
         made.append({**row, "label": outcome == "correct", "id": s.id, "problem_id": s.problem})
     left_out = [f"left out: {cut} cut off, {unjudged} not judged"] if cut or unjudged else []
-    return Exported(made, [_same(kept, len(made)), *left_out], form.style)
+    return Exported(made, [_same(kept, len(made)), *_shown(drawn), *left_out], form.style)
 
 
 def steps(source: Source, benchmark: str | None, style: Any) -> Exported:
@@ -143,7 +144,7 @@ def steps(source: Source, benchmark: str | None, style: Any) -> Exported:
         )
     problem_of = {s.id: s.problem for s in read_rows(source.artefact(drawn["key"]), Sample)}
     questions = {k: p.question for k, p in _problems_of(source, drawn).items()}
-    form = _form(source, style)
+    form = _form(source, style, drawn if benchmark else None)
     by_sample: dict[str, list[Step]] = {}
     for step in read_rows(source.artefact(valued["key"]), Step):
         by_sample.setdefault(step.sample, []).append(step)
@@ -169,7 +170,7 @@ def steps(source: Source, benchmark: str | None, style: Any) -> Exported:
 def groups(source: Source, _: str | None, style: Any) -> Exported:
     """Right and wrong solutions of a problem together, as an outcome reward model of the run learned from them."""
     stage = source.stage("reward_data")
-    if stage is None or source.recipe.reward_model.kind != "outcome":
+    if stage is None or source.settings.reward_model.kind != "outcome":
         hint = "its process reward model learned from steps: --what steps" if stage else "it trained no reward model"
         raise InputError(f"{source.name} has no groups of solutions; {hint}")
     questions, form = _questions(source, stage["inputs"]["problems"]), _form(source, style)
@@ -234,15 +235,23 @@ def export_rows(source: Source, what: str, to: Path, benchmark: str | None, styl
     ]  # fmt: skip
 
 
-def _form(source: Source, style: Literal["auto", "conversational", "standard"]) -> Form:
-    return Form(PromptEncoder(source.model.path, source.recipe.data.prompt), style)
+def _form(source: Source, style: Literal["auto", "conversational", "standard"], drawn: dict[str, Any] | None = None) -> Form:
+    """The form of the run's prompts, or of those of an evaluation's samples, which may ask in another way."""
+    prompt = source.recipe.data.prompt
+    if drawn is not None:
+        prompt = PromptSection.model_validate(source.artefact(drawn["key"]).manifest()["config"]["prompt"])
+    return Form(PromptEncoder(source.model.path, prompt), style)
+
+
+def _shown(drawn: dict[str, Any]) -> list[str]:
+    return ["the worked examples before each question are left out of the prompts"] if "shots" in drawn["inputs"] else []
 
 
 def _learned(source: Source, name: str) -> dict[str, Any]:
     """The stage of the rows that this iteration was trained on: examples or pairs."""
     inputs = source.stages[source.trained_by().key]["inputs"]
     if name not in inputs:
-        raise InputError(f"{source.name} was not trained on {name} (training.method: {source.recipe.training.method})")
+        raise InputError(f"{source.name} was not trained on {name} (training.method: {source.settings.training.method})")
     return source.stages[inputs[name]]
 
 

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import InputError
+from configs.evaluation_section import SourceSection
+from configs.phases import model_names, phases_of
 from configs.rows import ProblemScore
 from configs.schema import Recipe
-from pipelines.models import ResolvedModel, resolve_model
+from pipelines.models import ResolvedModel, resolve_model, trained_names
 from pipelines.runfolder import RunFolder
 from pipelines.store import Artefact, read_rows
 
@@ -32,7 +34,10 @@ class Figure:
 
 
 class Source:
-    """Iteration `number` of a run. `best_on` is the benchmark on which it is the best, where that was asked for."""
+    """An iteration of a run: `label` is its name in reports (iteration2; sft, rft1 of phases), None for the model that the
+    run began with. `number` counts the models of all phases as RUN@NUMBER does; it is None for an iteration of a phase that
+    trained a reward model alone. `best_on` is the benchmark on which it is the best, where that was asked for.
+    """
 
     def __init__(self, reference: str, benchmark: str | None = None) -> None:
         name, at, wanted = reference.rpartition("@")
@@ -46,9 +51,8 @@ class Source:
         self.best_on: str | None = None
         if wanted == "best":
             best = self._best(benchmark)
-            self.number, self.best_on = best.number, best.benchmark
-        else:
-            self.number = self._numbered(wanted)
+            self.best_on, wanted = best.benchmark, str(best.number)
+        self.label, self.number = self._found(wanted)
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -69,8 +73,37 @@ class Source:
 
     @property
     def name(self) -> str:
-        """As in `runs/demo@2`."""
-        return f"{self.run.path}@{self.number}"
+        """As in `runs/demo@2`, or `runs/mine@rft1`."""
+        return f"{self.run.path}@{self.label if self.label and self.recipe.phases else self.number}"
+
+    @cached_property
+    def models(self) -> list[str]:
+        """The names of the models that the run trains, in order."""
+        return list(trained_names(self.plan))
+
+    @cached_property
+    def iterations(self) -> dict[str, Recipe]:
+        """All iterations by name with the recipe of their phase, those that train a reward model alone too."""
+        phases = phases_of(self.recipe)
+        return {label: phase for name, phase in phases for label in model_names(name, phase.iterations.count)}
+
+    @property
+    def upto(self) -> dict[str, Recipe]:
+        """The iterations that led to this one, itself included."""
+        labels = list(self.iterations)
+        count = labels.index(self.label) + 1 if self.label else 0
+        return {label: self.iterations[label] for label in labels[:count]}
+
+    @property
+    def settings(self) -> Recipe:
+        """The recipe as it is in the phase of this iteration."""
+        return self.iterations[self.label] if self.label else self.recipe
+
+    @property
+    def learned_from(self) -> list[SourceSection]:
+        """Where the problems came from that were trained on up to this iteration."""
+        found = [r.data.train for r in self.upto.values()] or [self.recipe.data.train]
+        return list({s.model_dump_json(): s for s in found}.values())
 
     @cached_property
     def stages(self) -> dict[str, dict[str, Any]]:
@@ -91,34 +124,36 @@ class Source:
 
     def trained_by(self) -> Artefact:
         """The training artefact of this iteration."""
-        if not 1 <= self.number <= len(self.trained):
+        if self.label not in self.models:
             if not self.trained:
-                raise InputError(f"{self.run.path} has trained no model (training.method: {self.recipe.training.method})")
-            raise InputError(f"{self.name} is no trained model: {self.run.path} has iterations 1 to {len(self.trained)}")
-        return self.artefact(self.trained[self.number - 1])
+                method = self.recipe.training.method
+                raise InputError(f"{self.run.path} has trained no model (training.method: {method})")
+            raise InputError(f"{self.name} is no trained model: {self.run.path} has {self._choices()}")
+        return self.artefact(self.trained[self.models.index(self.label)])
 
     def stage(self, name: str) -> dict[str, Any] | None:
-        """The stage `iterationN/name` of the plan, or None."""
-        label = f"iteration{self.number}/{name}"
+        """The stage of this name in this iteration, or None."""
+        label = f"{self.label}/{name}"
         return next((s for s in self.plan["stages"] if s["label"] == label), None)
 
     def drawn(self, benchmark: str | None) -> dict[str, Any]:
-        """The stage of this iteration's samples: those it learned from, or a benchmark's (the sampled ones, if any)."""
+        """The stage of this iteration's samples: those it learned from, or a benchmark's (sampled ones of the first seed, if
+        any)."""
         if benchmark is None:
             key = self._learned_samples()
             if key is None:
                 raise InputError(f"{self.name} has no stored samples to learn from; --benchmark NAME takes an evaluation's")
             return self.stages[key]
-        found = {f.decoding: f for f in self.figures() if (f.number, f.benchmark) == (self.number, benchmark)}
-        figure = found.get("sampled") or found.get("greedy")
+        found = [f for f in self.figures() if (f.number, f.benchmark) == (self.number, benchmark)]
+        figure = next((f for f in found if f.decoding != "greedy"), found[0] if found else None)
         if figure is None:
             raise InputError(f"{self.name} has no evaluation `{benchmark}`; the run has: {self._benchmarks()}")
         return self.stages[self.stages[figure.artefact.key]["inputs"]["samples"]]
 
     def _learned_samples(self) -> str | None:
         """The key of the samples behind this iteration's training rows, whichever iteration drew them first."""
-        if 1 <= self.number <= len(self.trained):
-            inputs = self.stages[self.trained[self.number - 1]]["inputs"]
+        if self.label in self.models:
+            inputs = self.stages[self.trained[self.models.index(self.label)]]["inputs"]
             for rows in (inputs[name] for name in ("examples", "pairs") if name in inputs):
                 if samples := self.stages[rows]["inputs"].get("samples"):
                     return samples
@@ -143,19 +178,22 @@ class Source:
             found.append(Figure(number, benchmark, decoding, artefact, artefact.manifest()["metrics"]))
         return found
 
-    def _numbered(self, wanted: str) -> int:
-        count = self._count()
+    def _found(self, wanted: str) -> tuple[str | None, int | None]:
+        """Name and number of an iteration by its number, its name, or `last`: the last one that trained a model, if any did."""
+        names = self.models or list(self.iterations)
+        numbers = {name: i for i, name in enumerate(names, 1)}
         if wanted == "last":
-            return count
-        if not wanted.isdigit() or int(wanted) > count:
-            raise InputError(f"{self.run.path} has iterations 1 to {count}, not `{wanted}`; `last` and `best` are names too")
-        return int(wanted)
+            return (names[-1], len(names)) if names else (None, 0)
+        if wanted in self.iterations:
+            return wanted, numbers.get(wanted)
+        if wanted.isdigit() and int(wanted) <= len(names):
+            return (names[int(wanted) - 1], int(wanted)) if int(wanted) else (None, 0)
+        raise InputError(f"{self.run.path} has {self._choices()}, not `{wanted}`; `last` and `best` are names too")
 
-    def _count(self) -> int:
-        """Iterations of the plan, those that train no policy too."""
-        heads = [s["label"].split("/") for s in self.plan["stages"]]
-        numbers = [int(h[0].removeprefix("iteration")) for h in heads if len(h) == 2 and h[0].startswith("iteration")]
-        return max([len(self.trained), *numbers])
+    def _choices(self) -> str:
+        names = self.models or list(self.iterations)
+        shown = f" ({', '.join(self.iterations)})" if self.recipe.phases else ""
+        return f"iterations 1 to {len(names)}{shown}"
 
     def _best(self, benchmark: str | None) -> Figure:
         """The figure of the trained iteration with the highest greedy accuracy on a benchmark, by default the run's first;

@@ -13,8 +13,8 @@ import yaml
 from huggingface_hub import ModelCard
 from typer.testing import CliRunner
 
+from configs.evaluation_section import SourceSection
 from configs.load import load_recipe, validate
-from configs.schema import SourceSection
 from pipelines.cli import app
 from pipelines.export.base import base_of, hub_set, set_in_words, set_licence
 from pipelines.export.card import Card

@@ -16,14 +16,17 @@ import pytest
 from typer.testing import CliRunner
 
 from configs.errors import ConfigError
+from configs.evaluation_section import SourceSection
 from configs.load import load_recipe
+from configs.phases import phases_of
 from configs.rows import Problem
-from configs.schema import SourceSection
 from pipelines.cli import app
 from pipelines.plan import resolve
 from pipelines.sources import problems_stage
 from pipelines.store import Artefact, read_rows
 from tests.data_gen.hub import COMMIT, serving
+from tests.pipelines.helpers import ratchet
+from tests.test_docs import ROOT, blocks
 
 ROWS = [{"q": f"{i} + {i}?", "a": str(2 * i)} for i in range(8)]
 
@@ -83,7 +86,7 @@ def test_wrong_columns_end_a_run_with_a_message(
 
 _SETTLE = """
 import json, sys
-from configs.schema import SourceSection
+from configs.evaluation_section import SourceSection
 from pipelines.sources import problems_stage, settle
 source = SourceSection.model_validate(json.loads(sys.argv[1])).model_dump()
 settle(source)
@@ -116,3 +119,43 @@ def test_settled_recipes_are_settled(tmp_path: Path) -> None:
     recipe = load_recipe("demo", [f"data.train={{source: datasets, path: {file}, limit: 4}}", "model.dtype=float32"])
     once = resolve(recipe)
     assert once.data.train.path == str(file) and resolve(once) == once
+
+
+def test_a_phase_has_a_commit_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What a phase changes is settled too: another set by another commit, a file by none."""
+    monkeypatch.setattr("pipelines.sources.pinned", lambda name, revision: revision or f"commit of {name}")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.jsonl").write_text("{}\n")
+    recipe = load_recipe("demo", [
+        "data.train={source: datasets, path: team/sums, levels: null, max_number: null}", "data.fresh_per_iteration=false",
+        "phases=[{name: a}, {name: b, data: {train: {limit: 4}}}, {name: c, data: {train: {path: team/more}}}, "
+        "{name: d, data: {train: {source: jsonl, path: own.jsonl}}}]",
+    ])  # fmt: skip
+    settled = resolve(recipe)
+    found = {name: (r.data.train.path, r.data.train.revision) for name, r in phases_of(settled)}
+    sums = ("team/sums", "commit of team/sums")
+    more = ("team/more", "commit of team/more")
+    assert found == {"a": sums, "b": sums, "c": more, "d": (str(tmp_path / "own.jsonl"), None)}
+    assert resolve(settled) == settled
+
+
+def test_the_recipe_in_own_data_md_runs(tmp_path: Path, home: Path, tiny_model: Path) -> None:
+    """On a hub of this machine, and the tiny model in place of the bundled one."""
+    page = ROOT / "docs" / "own_data.md"
+    (tmp_path / "mine.yaml").write_text(blocks(page, "yaml")[0])
+    (tmp_path / "held_out.csv").write_text("number,task,result,difficulty\n7,What is 2 + 3?,5,easy\n")
+    main = tmp_path / "hub" / "main"
+    main.mkdir(parents=True)
+    rows = [{"question": f"What is {i} + 4?", "answer": f"It is {i + 4}.\n#### {i + 4}"} for i in range(8)]
+    datasets.Dataset.from_list(rows).to_parquet(main / "train-00000.parquet")
+    named = "configs:\n- config_name: main\n  data_files:\n  - split: train\n    path: main/train-*\n"
+    (tmp_path / "hub" / "README.md").write_text(f"---\n{named}---\n")
+    less = (
+        f"model.name={tiny_model}", "model.dtype=float32", "iterations.count=1", "sampling.max_tokens=8", "training.epochs=1",
+        "selection={include_human: true, max_per_problem: 0}", "sampling.engine=transformers",
+    )  # fmt: skip
+    with serving("openai/gsm8k", tmp_path / "hub") as (endpoint, _):
+        more = {"HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(tmp_path / "hf")}
+        for command in ("plan", "run"):
+            ratchet(command, "mine.yaml", *less, home=home, cwd=tmp_path, **more)
+    assert COMMIT in (tmp_path / "runs" / "mine" / "recipe.yaml").read_text()
