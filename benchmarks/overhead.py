@@ -53,10 +53,8 @@ class Bare:
         from data_gen.problems import load_problems
 
         recipe = self.recipe
-        sets = {
-            b.name: load_problems(**b.source.model_dump(exclude_none=True)) for b in recipe.evaluation.benchmarks
-        }
-        train = load_problems(**recipe.data.train.model_dump(exclude_none=True))
+        sets = {b.name: load_problems(**b.source.settings()) for b in recipe.evaluation.benchmarks}
+        train = load_problems(**recipe.data.train.settings())
         train, _ = decontaminate(train, [p for s in sets.values() for p in s], recipe.data.ngram, recipe.data.lcs_ratio)
         found = {f"initial/{name}": self.accuracy(f"initial/{name}", problems) for name, problems in sets.items()}
         adapter: Path | None = None

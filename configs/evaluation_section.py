@@ -2,32 +2,60 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from configs.section import Positive, Section
 
+TABLES = {"config", "revision", "columns", "extract", "bad_rows"}  # keys of source `datasets` alone
+
+
+class ColumnsSection(Section):
+    """Which column of a table holds what; `outer.inner` is a field of a struct, None is not read."""
+
+    question: str = "question"
+    answer: str = "answer"
+    solution: str | None = None
+    level: str | None = None
+    subject: str | None = None
+    id: str | None = None
+
 
 class SourceSection(Section):
-    """Where problems come from. `levels` and `max_number` belong to `procedural`, `path` to `jsonl`.
+    """Where problems come from. `levels` and `max_number` belong to `procedural`, `path` to `jsonl` and `datasets`.
+
+    `datasets`: `path` is a local file or folder or a name on the hub, `config`, `split` and `revision` are the library's;
+    `extract` takes the answer out of its column: after `####` (`gsm8k`) or in the last box. `revision` is settled to a
+    commit before anything is keyed. `bad_rows: skip` leaves out rows without a usable question or answer.
 
     `validation` are the problems that `data.validation` takes out of the training problems.
     """
 
-    source: Literal["gsm8k", "math", "math500", "jsonl", "procedural", "validation"] = "procedural"
-    split: Literal["train", "test"] = "train"
+    source: Literal["gsm8k", "math", "math500", "jsonl", "datasets", "procedural", "validation"] = "procedural"
+    split: Annotated[str, Field(min_length=1)] = "train"
     limit: Positive | None = None
     offset: Annotated[int, Field(ge=0)] = 0
     seed: int | None = None
     path: str | None = None
     levels: list[Annotated[int, Field(ge=1, le=6)]] | None = None
     max_number: Annotated[int, Field(ge=5)] | None = None
+    config: str | None = None
+    revision: str | None = None
+    columns: ColumnsSection = ColumnsSection()
+    extract: Literal["none", "gsm8k", "boxed"] = "none"
+    bad_rows: Literal["error", "skip"] = "error"
 
     @model_validator(mode="after")
     def _options_fit_source(self) -> SourceSection:
-        if (self.source == "jsonl") != (self.path is not None):
-            raise ValueError("`path` is required by source `jsonl` and belongs to no other source")
+        if self.source != "datasets" and (
+            given := [f"`{k}`" for k in sorted(TABLES) if getattr(self, k) != SourceSection.model_fields[k].default]
+        ):
+            raise ValueError(f"{', '.join(given)} belong to source `datasets` only, not to `{self.source}`")
+        if self.source != "datasets" and self.split not in ("train", "test"):
+            raise ValueError(f"`split` of source `{self.source}` is `train` or `test`, not `{self.split}`")
+        if (self.source in ("jsonl", "datasets")) != (self.path is not None):
+            raise ValueError("`path` is required by sources `jsonl` and `datasets` and belongs to no other source")
         if self.source == "procedural" and self.limit is None:
             raise ValueError("source `procedural` is endless: set `limit`")
         if self.source != "procedural" and (self.levels or self.max_number):
@@ -35,6 +63,11 @@ class SourceSection(Section):
         if self.source == "validation" and (self.split, self.limit, self.offset, self.seed) != ("train", None, 0, None):
             raise ValueError("source `validation` takes no other key: `data.validation` says how many problems it has")
         return self
+
+    def settings(self) -> dict[str, Any]:
+        """What is set, without what belongs to other sources: the arguments of `data_gen.problems.load_problems`."""
+        unread = set[str]() if self.source == "datasets" else TABLES
+        return self.model_dump(exclude=unread, exclude_none=True)
 
 
 class BenchmarkSection(Section):

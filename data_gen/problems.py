@@ -1,4 +1,4 @@
-"""Problem sources: GSM8K, MATH, MATH-500, one's own JSON lines, and generated problems.
+"""Problem sources: GSM8K, MATH, MATH-500, one's own JSON lines, any table (`data_gen.dataset_source`), generated problems.
 
 The benchmarks are read from the folder named by the environment variable RATCHET_DATA when it is set
 (for machines without a network), and otherwise by name from the Hugging Face hub with the `datasets`
@@ -22,15 +22,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from configs.errors import ConfigError, InputError
 from configs.keys import derive_seed
 from configs.rows import Problem
 from data_gen import procedural
+from data_gen.fields import BadRowError, kind_of, refuse, text_field
 
 DATA_VARIABLE = "RATCHET_DATA"
-MAX_REPORTED = 5
 
 log = logging.getLogger(__name__)
 
@@ -69,8 +69,12 @@ BENCHMARKS: dict[str, Benchmark] = {
         configs=(None,),
     ),
 }
-SOURCES = (*BENCHMARKS, "jsonl", "procedural")
-OPTIONS: dict[str, tuple[str, ...]] = {"jsonl": ("path",), "procedural": ("levels", "max_number")}
+SOURCES = (*BENCHMARKS, "datasets", "jsonl", "procedural")
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "datasets": ("path", "columns", "config", "revision", "extract", "bad_rows"),
+    "jsonl": ("path",),
+    "procedural": ("levels", "max_number"),
+}
 
 
 def load_problems(
@@ -85,8 +89,8 @@ def load_problems(
 
     The shuffle comes before offset and limit, so that disjoint windows of one seed are disjoint samples.
     A limit beyond the end gives what there is. `jsonl` needs the option `path`; there the split is only a
-    name. `procedural` takes `levels` and `max_number`, needs a limit (it has no end), and `seed` (0 when
-    not given) chooses the problems themselves.
+    name. `datasets` takes those of `load_dataset_problems`. `procedural` takes `levels` and `max_number`, needs a limit
+    (it has no end), and `seed` (0 when not given) chooses the problems themselves.
 
     Raises ConfigError for an unknown source, split or option, InputError for data that cannot be used.
     """
@@ -96,8 +100,14 @@ def load_problems(
             raise ConfigError("source procedural has no end: set a limit")
         split = cast(procedural.Split, split)
         return procedural.generate(offset + limit, split, seed or 0, **options)[offset:]
-    own = source == "jsonl"
-    problems = _load_jsonl(Path(options["path"]).expanduser(), split) if own else _load_benchmark(source, split)
+    if source == "datasets":
+        from data_gen.dataset_source import load_dataset_problems
+
+        problems = load_dataset_problems(split=split, **options)
+    elif source == "jsonl":
+        problems = _load_jsonl(Path(options["path"]).expanduser(), split)
+    else:
+        problems = _load_benchmark(source, split)
     if offset and offset >= len(problems):
         raise InputError(f"offset {offset} is past the end of {source}/{split} ({len(problems)} problems)")
     if seed is not None:
@@ -139,7 +149,7 @@ def last_boxed(text: str) -> str | None:
 def _check_request(source: str, split: str, limit: int | None, offset: int, options: dict[str, Any]) -> None:
     if source not in SOURCES:
         raise ConfigError(f"unknown problem source {source!r}{_suggest(source, SOURCES)}")
-    if source == "jsonl":
+    if source in ("jsonl", "datasets"):
         splits: Iterable[str] = (split,)
     else:
         splits = procedural.SPLITS if source == "procedural" else BENCHMARKS[source].files
@@ -149,8 +159,8 @@ def _check_request(source: str, split: str, limit: int | None, offset: int, opti
     for name in options:
         if name not in known:
             raise ConfigError(f"source {source} has no option {name!r}{_suggest(name, known)}")
-    if source == "jsonl" and not options.get("path"):
-        raise ConfigError("source jsonl needs the option path: the file with the problems")
+    if source in ("jsonl", "datasets") and not options.get("path"):
+        raise ConfigError(f"source {source} needs the option path: where the problems are")
     if offset < 0 or (limit is not None and limit < 0):
         raise ConfigError(f"limit and offset must be 0 or more, not limit {limit} and offset {offset}")
 
@@ -277,17 +287,6 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 # --- own files ------------------------------------------------------------------------------------
 
 
-_ALLOWED: dict[str, tuple[tuple[type, ...], str]] = {
-    "none": ((str,), "a string"),
-    "int": ((str, int), "a string or an integer"),
-    "all": ((str, int, Decimal), "a string or a number"),
-}
-
-
-class _BadLineError(Exception):
-    """What is wrong with one line of a user's file."""
-
-
 def _load_jsonl(path: Path, split: str) -> list[Problem]:
     """Problems of a user's file, one JSON object a line (.jsonl or .jsonl.gz).
 
@@ -305,16 +304,14 @@ def _load_jsonl(path: Path, split: str) -> list[Problem]:
         try:
             problem = _own_problem(line, f"{stem}/{split}/{number}", split)
             if problem.id in line_of:
-                raise _BadLineError(f"id {problem.id!r} is already used in line {line_of[problem.id]}")
-        except _BadLineError as error:
-            bad.append(f"  line {number}: {error}")
+                raise BadRowError(f"id {problem.id!r} is already used in line {line_of[problem.id]}")
+        except BadRowError as error:
+            bad.append(f"line {number}: {error}")
         else:
             line_of[problem.id] = number
             problems.append(problem)
     if bad:
-        more = f"\n  and {len(bad) - MAX_REPORTED} more" if len(bad) > MAX_REPORTED else ""
-        count = "1 bad line" if len(bad) == 1 else f"{len(bad)} bad lines"
-        raise InputError(f"{path}: {count}\n" + "\n".join(bad[:MAX_REPORTED]) + more)
+        raise refuse(str(path), bad, "line")
     if not problems:
         raise InputError(f"{path}: no problems; expected one JSON object with question and answer a line")
     return problems
@@ -325,13 +322,13 @@ def _own_problem(line: bytes, default_id: str, split: str) -> Problem:
         # Decimal keeps a number as it is written: 0.10 must not become 0.1.
         record = json.loads(line.decode("utf-8-sig"), parse_float=Decimal, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        raise _BadLineError(f"not valid JSON ({error})") from error
+        raise BadRowError(f"not valid JSON ({error})") from error
     if not isinstance(record, dict):
-        raise _BadLineError(f"expected a JSON object, found {_kind(record)}")
+        raise BadRowError(f"expected a JSON object, found {kind_of(record)}")
     name = "question" if "question" in record else "problem"
-    question = _text(record, name, required="question (or problem)")
-    answer = _text(record, "answer", required="answer", numbers="all")
-    identity = _text(record, "id")
+    question = text_field(record, name, required="question (or problem)")
+    answer = text_field(record, "answer", required="answer", numbers="all")
+    identity = text_field(record, "id", filled=True)
     return Problem(
         id=default_id if identity is None else identity,
         parents=[],
@@ -340,45 +337,10 @@ def _own_problem(line: bytes, default_id: str, split: str) -> Problem:
         split=split,
         question=cast(str, question),
         answer=cast(str, answer),
-        solution=_text(record, "solution"),
-        level=_text(record, "level", numbers="int"),
-        subject=_text(record, "subject"),
+        solution=text_field(record, "solution"),
+        level=text_field(record, "level", numbers="int"),
+        subject=text_field(record, "subject"),
     )
-
-
-def _text(
-    record: dict[str, Any],
-    name: str,
-    required: str | None = None,
-    numbers: Literal["none", "int", "all"] = "none",
-) -> str | None:
-    """The field as a string. `required` is its name for the user; absent and null are alike.
-
-    Empty text counts as wrong in a required field and in `id`, which must tell rows apart.
-    """
-    allowed, expected = _ALLOWED[numbers]
-    value = record.get(name)
-    if value is None:
-        if required:
-            raise _BadLineError(f"{required} is missing; expected {expected}")
-        return None
-    if not isinstance(value, allowed) or isinstance(value, bool):
-        raise _BadLineError(f"{name} is {_kind(value)}; expected {expected}")
-    text = str(value)
-    if not text.strip() and (required or name == "id"):
-        raise _BadLineError(f"{name} is empty; expected text")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:  # "\ud800" is valid JSON, but no text that can be stored
-        raise _BadLineError(f"{name} holds an unpaired surrogate; expected valid Unicode") from error
-    return text
-
-
-def _kind(value: Any) -> str:
-    if value is None:
-        return "null"
-    names = {bool: "a boolean", dict: "an object", list: "a list", str: "a string"}
-    return names.get(type(value), "a number")
 
 
 def _no_constant(name: str) -> Any:

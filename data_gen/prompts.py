@@ -32,22 +32,27 @@ class PromptEncoder:
         if self.tokenizer.eos_token_id is None:
             raise InputError(f"the tokenizer of {model} has no end token")
 
+    def messages(self, question: str, shots: Sequence[Shot] = ()) -> list[dict[str, str]]:
+        """The conversation up to the model's answer, as role and content; the prefill belongs to the answer."""
+        messages = [{"role": "system", "content": self.section.system}] if self.section.system is not None else []
+        for q, answer in shots:
+            messages += [{"role": "user", "content": self._ask(q)}, {"role": "assistant", "content": answer}]
+        return [*messages, {"role": "user", "content": self._ask(question)}]
+
     def text(self, question: str, shots: Sequence[Shot] = ()) -> str:
         """The prompt as text, special tokens spelled out."""
         section = self.section
-        ask = [(section.template.replace("{question}", q), answer) for q, answer in shots]
-        last = section.template.replace("{question}", question)
         if section.style == "chat":
-            messages = [{"role": "system", "content": section.system}] if section.system is not None else []
-            for q, answer in ask:
-                messages += [{"role": "user", "content": q}, {"role": "assistant", "content": answer}]
-            messages.append({"role": "user", "content": last})
+            messages = self.messages(question, shots)
             text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         else:
             parts = [section.system] if section.system is not None else []
-            parts += [f"{q}\n{answer}" for q, answer in ask]
-            text = "\n\n".join([*parts, last]) + "\n"
+            parts += [f"{self._ask(q)}\n{answer}" for q, answer in shots]
+            text = "\n\n".join([*parts, self._ask(question)]) + "\n"
         return str(text) + section.prefill
+
+    def _ask(self, question: str) -> str:
+        return self.section.template.replace("{question}", question)
 
     def encode(self, question: str, shots: Sequence[Shot] = ()) -> list[int]:
         """The prompt's token ids. A chat template spells its special tokens; a plain prompt gets the model's own."""

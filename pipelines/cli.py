@@ -256,6 +256,33 @@ def score(
 
 
 @app.command()
+def export(
+    run: Annotated[str, typer.Argument(help="Folder of a run, or RUN@ITERATION: a number, last or best")],
+    to: Annotated[Path, typer.Option(help="A new folder (model, adapter), or a .jsonl or .parquet file (rows)")],
+    what: Annotated[str, typer.Option(help="model (merged), adapter, or rows: sft, pairs, unpaired, steps, groups, samples, "
+                                           "problems")] = "model",
+    style: Annotated[str, typer.Option(help="of prompts in rows: conversational, standard, or auto: as in the run")] = "auto",
+    benchmark: Annotated[str | None, typer.Option(help="samples, steps, problems of this evaluation; what best means")] = None,
+    base_model: Annotated[str | None, typer.Option(help="The base's name on the hub, where the run used a local copy")] = None,
+) -> None:
+    """Write weights or rows of a run in the formats of transformers, PEFT, vLLM, TRL and datasets."""
+    from pipelines.export.rows import FORMATS, export_rows
+    from pipelines.export.source import Source
+    from pipelines.export.weights import export_weights
+
+    choices = (("--what", what, ("model", "adapter", *FORMATS)), ("--style", style, ("auto", "conversational", "standard")))
+    for option, value, allowed in choices:
+        if value not in allowed:
+            raise typer.BadParameter(f"must be one of {', '.join(allowed)}", param_hint=option)
+    quiet_libraries()
+    source, rows = Source(run, benchmark), what in FORMATS
+    if benchmark and source.best_on is None and not (rows and FORMATS[what].of_benchmark):
+        raise typer.BadParameter(f"--what {what} belongs to training, not to a benchmark", param_hint="--benchmark")
+    lines = export_rows(source, what, to, benchmark, style) if rows else export_weights(source, what, to, base_model)
+    typer.echo("\n".join(lines))
+
+
+@app.command()
 def recipes() -> None:
     """List the shipped recipes."""
     from configs.load import RECIPES, shipped

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from configs.errors import InputError
+from configs.evaluation_section import SourceSection
 from configs.rows import Example, Group, Pair, Problem, Row
 from data_gen.overlap import CONTAINED, Overlap, Trained, overlaps, solution_words
 from data_gen.problems import load_problems
@@ -66,7 +67,7 @@ def _load(source: dict[str, Any], folder: RunFolder) -> list[Problem]:
     if source["source"] == "validation":  # what the run itself has held out
         plan = folder.plan()
         return [p for s in plan["stages"] if s["kind"] == "validation" for p in read_rows(_finished(folder, plan, s), Problem)]
-    return load_problems(**{k: v for k, v in source.items() if v is not None})
+    return load_problems(**SourceSection.model_validate(source).settings())
 
 
 def _summary(problems: Sequence[Problem], found: Sequence[Overlap], ngram: int) -> dict[str, Any]:

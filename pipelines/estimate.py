@@ -190,7 +190,9 @@ def _valued(stage: Stage, rows: dict[str, int]) -> int:
 
 
 def _problems(stage: Stage) -> int:
-    """Size of a whole source: known for the benchmarks, lines for a file of one's own."""
+    """Size of a whole source: known for the benchmarks, lines for a file of one's own, 0 (unknown) for other tables."""
+    if stage.config["source"] == "datasets":
+        return 0
     if stage.config["source"] == "jsonl":
         path = Path(stage.paths["path"])
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import InputError, RatchetError
+from pipelines.home import home
 
 
 @contextmanager
@@ -51,13 +52,13 @@ def exclusively(path: Path) -> Iterator[None]:
 
 def disk_error(error: OSError, path: Path) -> RatchetError:
     """A message for a failed write: full disk and missing permission named as such."""
+    ours = path.resolve().is_relative_to(home())
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return RatchetError(
-            f"no space left while writing {path}: free some space, or set RATCHET_HOME to a folder on another disk, "
-            "then resume; nothing half-written was kept"
-        )
+        way_out = "set RATCHET_HOME to a folder on another disk, then resume" if ours else "write to another disk"
+        return RatchetError(f"no space left while writing {path}: free some space, or {way_out}; nothing half-written was kept")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-        return InputError(f"cannot write {path}: {error.strerror}; set RATCHET_HOME to a folder that you may write to")
+        way_out = "set RATCHET_HOME to a folder" if ours else "choose a folder"
+        return InputError(f"cannot write {path}: {error.strerror}; {way_out} that you may write to")
     return RatchetError(f"cannot write {path}: {error}")
 
 

@@ -52,7 +52,8 @@ def resolve_model(section: ModelSection) -> ResolvedModel:
         return _of_run(name)
     if not _is_hub_name(name):
         return _local(name, Path(name).expanduser())
-    return _local(name, _hub_folder(section, list(_FILES), "give a local folder or bundled:smollm2-135m-instruct"))
+    files = [*_FILES, "README.md"]  # the card tells the licence
+    return _local(name, _hub_folder(section, files, "give a local folder or bundled:smollm2-135m-instruct"))
 
 
 def _is_hub_name(name: str) -> bool:

@@ -11,18 +11,16 @@ from typing import Any
 
 import msgspec
 
-from configs.errors import ConfigError
 from configs.evaluation_section import BenchmarkSection, SourceSection
-from configs.keys import content_key
 from configs.phases import model_names, phases_of
 from configs.schema import ONLINE, Recipe
 from data_gen.engine import resolve_engine
 from pipelines import plan_balance, plan_pairs
-from pipelines.files import sha256_of
 from pipelines.hardware import cores, resolve_dtype
 from pipelines.models import ResolvedModel
 from pipelines.plan_evaluation import evaluate
 from pipelines.plan_rewards import RewardModel
+from pipelines.sources import problems_stage, settle_all
 from pipelines.stage import Stage
 
 
@@ -36,14 +34,14 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 def resolve(recipe: Recipe, gpu_elsewhere: bool = False) -> Recipe:
-    """The recipe with engine, dtype and threads settled for this machine, and local paths made absolute, so that
-    a resume from another folder finds the same files. `gpu_elsewhere`: settled for a machine with a GPU and vLLM."""
+    """The recipe with engine, dtype and threads settled for this machine, local paths made absolute, so that a resume
+    from another folder finds the same files, and data sets on the hub by commit. `gpu_elsewhere`: settled for a machine
+    with a GPU and vLLM."""
     data = recipe.model_dump()
-    phases = data["phases"]
-    sources = [b["source"] for b in data["evaluation"]["benchmarks"]]
-    sources += [(part.get("data") or {}).get("train") or {} for part in (data, *phases)]
+    phases, evaluation = data["phases"], data["evaluation"]
+    settle_all(data["data"]["train"], phases, [b["source"] for b in evaluation["benchmarks"]])
     runs = [part.get("reward_model") or {} for part in (data, *phases)]
-    for section, key in (*((s, "path") for s in sources), (data["evaluation"], "shots_file"), *((r, "run") for r in runs)):
+    for section, key in ((evaluation, "shots_file"), *((r, "run") for r in runs)):
         if section.get(key):
             section[key] = str(Path(section[key]).expanduser().absolute())
     if (folder := Path(recipe.model.name).expanduser()).exists():
@@ -75,15 +73,7 @@ class Builder:
         return known or stage
 
     def problems(self, label: str, source: SourceSection) -> Stage:
-        config: dict[str, Any] = source.model_dump(exclude={"path"})
-        paths = {}
-        if source.path is not None:
-            path = Path(source.path).expanduser().resolve()
-            if not path.is_file():
-                raise ConfigError(f"{label}: {path} does not exist")
-            # the name too: it is part of the ids of rows that bring none
-            config["content"], paths["path"] = content_key(path.name, sha256_of(path)), str(path)
-        return self.add(Stage("problems", label, config, paths=paths))
+        return self.add(problems_stage(label, source))
 
     def sample(
         self, label: str, problems: Stage, trained: Stage | None, choice: Stage | None = None, examples: Stage | None = None,

@@ -124,12 +124,12 @@ def tiny_run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Tiny
     own = root / "own.jsonl"
     _write_problems(own, {})
     asked = ["iterations.count=0", f"evaluation.benchmarks=[{{name: own, source: {{source: jsonl, path: {own}}}}}]"]
-    _run(write_tiny_recipe(root / "first.yaml", tiny_model, ["sampling.max_tokens=32", *asked]), root / "first")
+    run_recipe(write_tiny_recipe(root / "first.yaml", tiny_model, ["sampling.max_tokens=32", *asked]), root / "first")
     scores = [r for p in root.glob("first/home/store/score/*/part-*.parquet") for r in pq.read_table(p).to_pylist()]
     _write_problems(own, {r["question"]: r["extracted"] for r in scores})
     sampling = [f"sampling.{s}" for s in ("n=8", "max_tokens=32", "batch_size=32", "temperature=0.1")]
     recipe = write_tiny_recipe(root / "tiny.yaml", tiny_model, [f"data.train={{source: jsonl, path: {own}}}", *sampling])
-    return TinyRun(recipe, root / "run", root / "home", _run(recipe, root))
+    return TinyRun(recipe, root / "run", root / "home", run_recipe(recipe, root))
 
 
 def _write_problems(path: Path, answers: dict[str, str | None]) -> None:
@@ -141,7 +141,7 @@ def _write_problems(path: Path, answers: dict[str, str | None]) -> None:
     path.write_text("".join(json.dumps(r) + "\n" for r in rows))
 
 
-def _run(recipe: Path, root: Path) -> str:
+def run_recipe(recipe: Path, root: Path) -> str:
     """Run a recipe in this process, with `root` holding its home and its run folder; what it printed."""
     from typer.testing import CliRunner
 

@@ -40,6 +40,8 @@ from tests.test_docs import DOCUMENTS, ROOT, blocks
 RUN, SLOW, PLAN = "run", "slow", "plan"
 _DEMO = "tests/pipelines/test_real_runs.py::test_the_demo_raises_accuracy_beyond_chance"
 _WORKERS = "tests/pipelines/test_real_runs.py::test_the_real_model_gives_the_same_rows_everywhere"
+_TABLE = "tests/pipelines/test_sources.py::test_the_recipe_in_own_data_md_runs"
+_SAMPLES = "tests/pipelines/test_export_rows.py::test_samples_go_to_ratchet_score_and_back"
 
 BLOCKS: dict[str, dict[str, str]] = {
     "README.md": {"make demo": _DEMO},
@@ -54,6 +56,11 @@ BLOCKS: dict[str, dict[str, str]] = {
         "ratchet plan rft_gsm8k": PLAN,
         "ratchet run mine.yaml": SLOW,
         "ratchet verify": RUN,
+    },
+    "own_data.md": {
+        "ratchet plan mine.yaml": _TABLE,
+        "ratchet verify": RUN,
+        "ratchet export runs/demo --what samples": _SAMPLES,
     },
     "concepts.md": {"ratchet plan demo": RUN},
     "recipes.md": {"ratchet recipes": RUN},
@@ -87,6 +94,10 @@ BLOCKS: dict[str, dict[str, str]] = {
         "ratchet compare runs/demo@1 runs/demo@2": SLOW,
         "ratchet contamination runs/rft_gsm8k": PLAN,
         "pip install -e '.[lm-eval]'": PLAN,
+    },
+    "export.md": {
+        "ratchet export runs/demo --to demo-model": PLAN,
+        "ratchet export runs/demo --what samples": _SAMPLES,
     },
     "resume.md": {"ratchet resume runs/demo": SLOW},
     "report.md": {

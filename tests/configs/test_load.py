@@ -86,7 +86,7 @@ def test_all_wrong_keys_are_reported_at_once(write: Write):
         ("model:\n  dtype: float64", 2, "'float32' or 'bfloat16' (got 'float64')"),
         ("data: {prompt: {template: '{q}'}}", 1, "`template` must contain {question}"),
         ("seed: 1\ndata: {train: {source: jsonl, limit: 1}}", 2, "`data.train`: `path` is required"),
-        ("data: {train: {source: gsm8k, path: a.jsonl}}", 1, "`path` is required by source `jsonl` and belongs to no"),
+        ("data: {train: {source: gsm8k, path: a.jsonl}}", 1, "and `datasets` and belongs to no other source"),
         ("data:\n  train: {source: procedural}", 2, "is endless: set `limit`"),
         ("data:\n  train: {source: gsm8k, levels: [1]}", 2, "belong to source `procedural` only"),
         ("evaluation:\n  benchmarks:\n    - {name: a, source: {source: gsm8k}}\n    - {name: a, source: {source: math}}",

@@ -55,7 +55,7 @@ class World:
 
     def given(self, kind: str, row: type[Row], shards: Sequence[Sequence[Row]]) -> Stage:
         """A finished artefact with these rows."""
-        stage = Stage(kind, kind, {}, given_key=f"given{len(self.store.manifests(kind))}")
+        stage = Stage(kind, kind, {}, given_key=f"{kind}{len(self.store.manifests(kind))}")
         artefact = self.store.artefact(kind, stage.key)
         for number, rows in enumerate(shards):
             write_rows(artefact.part(number), rows, row)

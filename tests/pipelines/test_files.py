@@ -52,8 +52,8 @@ def test_after_an_exception_the_old_file_is_intact_and_nothing_else_there(
     [
         (errno.ENOSPC, RatchetError, "no space left while writing"),
         (errno.EDQUOT, RatchetError, "no space left while writing"),
-        (errno.EACCES, InputError, "set RATCHET_HOME to a folder that you may write to"),
-        (errno.EROFS, InputError, "set RATCHET_HOME to a folder that you may write to"),
+        (errno.EACCES, InputError, "choose a folder that you may write to"),
+        (errno.EROFS, InputError, "choose a folder that you may write to"),
         (errno.EIO, RatchetError, "cannot write"),
     ],
 )
@@ -141,8 +141,10 @@ def test_sha256(tmp_path: Path):
     assert sha256_of(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
-def test_the_errors_differ_in_exit_code(tmp_path: Path):
-    full = disk_error(OSError(errno.ENOSPC, "No space left on device"), tmp_path)
-    denied = disk_error(OSError(errno.EACCES, "Permission denied"), tmp_path)
-    assert (full.exit_code, denied.exit_code) == (1, 2)
-    assert "RATCHET_HOME" in str(full) and "RATCHET_HOME" in str(denied)
+def test_the_errors_differ_in_exit_code_and_in_the_way_out(home: Path, tmp_path: Path):
+    """RATCHET_HOME is the way out for what lies in it, not for a file that the user has named."""
+    for path, ours in ((home / "store", True), (tmp_path / "out.jsonl", False)):
+        full = disk_error(OSError(errno.ENOSPC, "No space left on device"), path)
+        denied = disk_error(OSError(errno.EACCES, "Permission denied"), path)
+        assert (full.exit_code, denied.exit_code) == (1, 2)
+        assert [("RATCHET_HOME" in str(e)) for e in (full, denied)] == [ours, ours]

@@ -75,7 +75,8 @@ def test_only_complete_artefacts_are_listed(tmp_path: Path):
     assert store.manifests("train") == []
 
 
-def test_a_store_that_cannot_be_written_is_an_input_error(tmp_path: Path):
+def test_a_store_that_cannot_be_written_is_an_input_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("RATCHET_HOME", str(tmp_path / "file"))
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cannot write .*file/store: .*set RATCHET_HOME"):
         Store(tmp_path / "file" / "store")

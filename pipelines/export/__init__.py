@@ -1,0 +1,1 @@
+"""`ratchet export`: weights and rows of a run in the formats that other tools read."""
