@@ -30,10 +30,14 @@ class ModelSection(Section):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
 
 
-class SourceSection(Section):
-    """Where problems come from. `levels` and `max_number` belong to `procedural`, `path` to `jsonl`."""
+KNIGHTS = ("people", "depth", "width", "variant", "solutions")  # keys of source `knights`
 
-    source: Literal["gsm8k", "math", "math500", "jsonl", "procedural"] = "procedural"
+
+class SourceSection(Section):
+    """Where problems come from. `levels` and `max_number` belong to `procedural`, `path` to `jsonl`, the last five keys to
+    `knights` (see docs/memorisation.md)."""
+
+    source: Literal["gsm8k", "math", "math500", "jsonl", "procedural", "knights"] = "procedural"
     split: Literal["train", "test"] = "train"
     limit: Positive | None = None
     offset: Annotated[int, Field(ge=0)] = 0
@@ -41,15 +45,22 @@ class SourceSection(Section):
     path: str | None = None
     levels: list[Annotated[int, Field(ge=1, le=6)]] | None = None
     max_number: Annotated[int, Field(ge=5)] | None = None
+    people: Annotated[list[Annotated[int, Field(ge=2, le=8)]], Field(min_length=1)] | None = None
+    depth: Annotated[int, Field(ge=2, le=3)] | None = None
+    width: Annotated[int, Field(ge=2, le=3)] | None = None
+    variant: Literal["leaf", "statement", "names", "order", "roles"] | None = None
+    solutions: Literal["steps", "answer"] | None = None
 
     @model_validator(mode="after")
     def _options_fit_source(self) -> SourceSection:
         if (self.source == "jsonl") != (self.path is not None):
             raise ValueError("`path` is required by source `jsonl` and belongs to no other source")
-        if self.source == "procedural" and self.limit is None:
-            raise ValueError("source `procedural` is endless: set `limit`")
+        if self.source in ("procedural", "knights") and self.limit is None:
+            raise ValueError(f"source `{self.source}` is endless: set `limit`")
         if self.source != "procedural" and (self.levels or self.max_number):
             raise ValueError("`levels` and `max_number` belong to source `procedural` only")
+        if self.source != "knights" and any(getattr(self, key) is not None for key in KNIGHTS):
+            raise ValueError(f"`{'`, `'.join(KNIGHTS)}` belong to source `knights` only")
         return self
 
 

@@ -13,7 +13,7 @@ import msgspec
 
 from configs.errors import ConfigError
 from configs.keys import content_key
-from configs.schema import ONLINE, BenchmarkSection, Recipe, SourceSection
+from configs.schema import KNIGHTS, ONLINE, BenchmarkSection, Recipe, SourceSection
 from data_gen.engine import resolve_engine
 from pipelines import plan_pairs
 from pipelines.files import sha256_of
@@ -63,7 +63,8 @@ class Builder:
         return known or stage
 
     def problems(self, label: str, source: SourceSection) -> Stage:
-        config: dict[str, Any] = source.model_dump(exclude={"path"})
+        # keys that came with a source are left out of the others, whose artefacts stay what they were
+        config: dict[str, Any] = source.model_dump(exclude={"path", *(KNIGHTS if source.source != "knights" else ())})
         paths = {}
         if source.path is not None:
             path = Path(source.path).expanduser().resolve()
