@@ -53,6 +53,7 @@ def _execute(recipe: Recipe, folder_path: Path) -> None:
     """Plan and run a recipe in a folder; prints progress and the accuracies."""
     from pipelines.evaluation import shown_prompt
     from pipelines.home import store_root
+    from pipelines.memorisation import report
     from pipelines.models import resolve_model
     from pipelines.outcome import accuracy_table
     from pipelines.plan import build, resolve
@@ -77,7 +78,7 @@ def _execute(recipe: Recipe, folder_path: Path) -> None:
             folder.event("run started", stages=len(plan.stages))
             results = run_plan(plan, store, folder, reporter)
             folder.event("run finished")
-            for line in accuracy_table(plan, store):
+            for line in [*accuracy_table(plan, store), *report(plan, store, folder_path)]:
                 reporter.line(line)
             if not plan.trained and results:
                 reporter.line(f"prompt: {shown_prompt(plan, store)!r}")
@@ -122,18 +123,45 @@ def status(folder: Annotated[Path, typer.Argument(help="Folder of the run")], js
 def evaluate(
     model: Annotated[str, typer.Argument(help="bundled:NAME, a folder, a hub id, or a run folder (its last model)")],
     overrides: Overrides = None,
-    benchmarks: Annotated[str, typer.Option(help="Names, separated by commas: gsm8k, math500, procedural")] = "gsm8k",
+    benchmarks: Annotated[str, typer.Option(help="Names, separated by commas: gsm8k, math500, procedural, knights")] = "gsm8k",
     limit: Annotated[int | None, typer.Option(help="Only so many problems of each")] = None,
     iteration: Annotated[int | None, typer.Option(help="Of a run folder: which iteration (0: the initial model)")] = None,
     run_dir: RunDir = None,
 ) -> None:
     """Evaluate a model: greedy accuracy with a 95 % interval; settings as in a recipe (evaluation.samples=4 ...)."""
-    from configs.keys import content_key
     from pipelines.evaluation import evaluation_recipe
 
     recipe = evaluation_recipe(model, benchmarks, limit, iteration, overrides or [])
-    settings = recipe.model_dump(mode="json", exclude={"executor"})
-    _execute(recipe, run_dir or Path("runs") / f"{recipe.name}-{content_key(settings)[:8]}")
+    _execute(recipe, run_dir or _own_folder(recipe))
+
+
+@app.command()
+def probe(
+    model: Annotated[str, typer.Argument(help="As for `ratchet eval`, or RUN@ITERATION")],
+    overrides: Overrides = None,
+    trained: Annotated[str | None, typer.Option(help="Run whose training puzzles are the seen ones (default: MODEL)")] = None,
+    people: Annotated[str | None, typer.Option(help="No run: numbers of people in the puzzles, e.g. 2,3")] = None,
+    seed: Annotated[int | None, typer.Option(help="No run: seed of the puzzles")] = None,
+    variants: Annotated[str | None, typer.Option(help="Some of leaf,statement,names,order,roles (default: all)")] = None,
+    limit: Annotated[int | None, typer.Option(help="Puzzles seen, and as many new ones (default: 100)", min=1)] = None,
+    iteration: Annotated[int | None, typer.Option(help="Of a run folder: which iteration (0: the initial model)")] = None,
+    run_dir: RunDir = None,
+) -> None:
+    """Measure memorisation on Knights and Knaves: accuracy on seen, perturbed and new puzzles."""
+    from pipelines.probe import probe_recipe
+
+    recipe = probe_recipe(
+        model, iteration=iteration, trained=trained, people=people, seed=seed, variants=variants, limit=limit,
+        overrides=overrides or [],
+    )
+    _execute(recipe, run_dir or _own_folder(recipe))
+
+
+def _own_folder(recipe: Recipe) -> Path:
+    """runs/NAME-HASH: another folder for other settings."""
+    from configs.keys import content_key
+
+    return Path("runs") / f"{recipe.name}-{content_key(recipe.model_dump(mode='json', exclude={'executor'}))[:8]}"
 
 
 @app.command()

@@ -22,6 +22,7 @@ NAMED: dict[str, dict[str, Any]] = {
     "gsm8k": {"source": "gsm8k", "split": "test"},
     "math500": {"source": "math500", "split": "test"},
     "procedural": {"source": "procedural", "split": "test", "limit": 200, "levels": [1, 2, 3], "max_number": 20},
+    "knights": {"source": "knights", "split": "test", "limit": 200, "people": [2, 3]},
 }
 
 
@@ -29,26 +30,35 @@ def evaluation_recipe(
     model: str, benchmarks: str, limit: int | None, iteration: int | None, overrides: Sequence[str]
 ) -> Recipe:
     """The recipe. For a run folder, all settings (prompt, engine, ...) are those of that run."""
-    data: dict[str, Any] = {"model": {"name": model}}
-    name = Path(model).name
-    if is_run(model):
-        run = RunFolder.existing(Path(model)).recipe()
-        if iteration is not None and not 0 <= iteration <= run.iterations.count:
-            raise ConfigError(f"--iteration: {model} has iterations 0 to {run.iterations.count}, not {iteration}")
-        data = run.model_dump(mode="json")
-        number = run.iterations.count if iteration is None else iteration
-        if number:
-            data["model"]["name"] = run_reference(Path(model), number)
-        name = f"{name}-{number}"
-    elif iteration is not None:
-        raise ConfigError(f"--iteration needs a run folder; {model} is not one")
-    data["name"] = f"eval-{re.sub(r'[^A-Za-z0-9.]+', '-', name).strip('-')}"
+    data, name = model_settings(model, iteration)
+    data["name"] = recipe_name("eval", name)
     data["iterations"] = {"count": 0}
     data["data"] = {**data.get("data", {}), "fresh_per_iteration": False}
     data["evaluation"] = {**data.get("evaluation", {}), "initial": True, "benchmarks": _benchmarks(benchmarks, limit)}
     for override in overrides:
         apply_override(data, override)
     return validate(data, "the evaluation")
+
+
+def model_settings(model: str, iteration: int | None) -> tuple[dict[str, Any], str]:
+    """A recipe's data with this model, and a short name for it. For a run folder, the settings are those of that run."""
+    if not is_run(model):
+        if iteration is not None:
+            raise ConfigError(f"--iteration needs a run folder; {model} is not one")
+        return {"model": {"name": model}}, Path(model).name
+    run = RunFolder.existing(Path(model)).recipe()
+    if iteration is not None and not 0 <= iteration <= run.iterations.count:
+        raise ConfigError(f"--iteration: {model} has iterations 0 to {run.iterations.count}, not {iteration}")
+    data = run.model_dump(mode="json")
+    number = run.iterations.count if iteration is None else iteration
+    if number:
+        data["model"]["name"] = run_reference(Path(model), number)
+    return data, f"{Path(model).name}-{number}"
+
+
+def recipe_name(what: str, model: str) -> str:
+    """A name that can be a folder's."""
+    return f"{what}-{re.sub(r'[^A-Za-z0-9.]+', '-', model).strip('-')}"
 
 
 def shown_prompt(plan: Plan, store: Store) -> str:
