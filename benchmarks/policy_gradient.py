@@ -269,7 +269,7 @@ def table(found: dict[str, Any]) -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", nargs="+", default=["7b"], choices=["7b", "smollm2", "tiny"])
+    parser.add_argument("--shape", nargs="+", default=["7b"], choices=["7b", "smollm2", "smollm2-cpu", "tiny"])
     parser.add_argument("--problems", type=int, default=32, help="problems in a step")
     parser.add_argument("--samples", type=int, default=4, help="samples of a problem for RLOO and TRL")
     parser.add_argument("--tokens", type=int, default=16384, help="our distinct tokens in a micro-batch")

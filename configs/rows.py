@@ -192,6 +192,53 @@ class Step(Row, frozen=True, kw_only=True):
     check_rollouts: int | None = None
 
 
+class Group(Row, frozen=True, kw_only=True):
+    """Solutions of one problem from which a reward model learns.
+
+    `token_ids` holds the solutions one after another, `lengths` says how many ids each has. A solution is scored at
+    its `marks` (indices into its own ids, `counts` of them each): the last token for an outcome model, the last token
+    of each step for a process model. `labels` belong to the marks: 1 right, 0 wrong, or a step's value in between.
+    `models` are the keys of the models that the `samples` were drawn from; `solve_rate` is the share of right ones
+    among all of the problem's samples. `split` is "train" or "validation".
+    """
+
+    problem: str
+    split: str
+    prompt_ids: list[int]
+    samples: list[str]
+    models: list[str]
+    token_ids: list[int]
+    lengths: list[int]
+    marks: list[int]
+    labels: list[float]
+    counts: list[int]
+    solve_rate: float
+
+
+class Score(Row, frozen=True, kw_only=True):
+    """What a scorer, a reward model say, thinks of one sample; higher is better. `value` is an outcome model's raw score,
+    or a process model's probabilities of its steps put together; `steps` are a process model's raw logits, one for each
+    step, else empty. `reward_model` is the key of the training artefact that scored, or of the model itself."""
+
+    sample: str
+    problem: str
+    reward_model: str
+    value: float
+    steps: list[float]
+
+
+class RewardedProblem(Row, frozen=True, kw_only=True):
+    """How a reward model did on one problem: its samples, the right ones among them, the mean scores of right and
+    wrong ones (None where there are none), and the accuracy of the answer that it picks from all of them."""
+
+    problem: str
+    samples: int
+    correct: int
+    right_score: float | None
+    wrong_score: float | None
+    picked: float
+
+
 class ProblemScore(Row, frozen=True, kw_only=True):
     """How one problem of a benchmark went: `correct` of `samples` answers; text and verdict of the first."""
 

@@ -6,6 +6,7 @@ recipe in a run folder says what was really done.
 
 from __future__ import annotations
 
+import itertools
 from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -137,10 +138,17 @@ class SelectionSection(Section):
     """
 
     max_per_problem: Positive = 4
-    prefer: Literal["random", "shortest"] = "random"
+    label: Literal["verified", "weighted_vote"] = "verified"
+    prefer: Literal["random", "shortest", "reward"] = "random"
+    min_reward: float | None = None
     include_human: bool = False
     min_examples: Positive = 1
     advantage_weights: Annotated[float, Field(gt=0.0)] | None = None
+
+    @property
+    def by_reward(self) -> bool:
+        """Whether a reward model's scores are needed."""
+        return self.prefer == "reward" or self.min_reward is not None or self.label == "weighted_vote"
 
 
 ErrorType = Literal[
@@ -278,11 +286,26 @@ class PolicyGradientSection(Section):
 ONLINE = ("remax", "rloo", "grpo", "reinforce")
 
 
+class InfiniteSection(Section):
+    """The schedule that needs no end: warm-up to the peak, cosine cool-down to `constant` times the peak, constant, and an
+    exponential anneal to `minimum` times the peak. Ratios are shares of the planned steps; the anneal is the last part
+    of the whole training (`last`), or of each iteration, whose successor goes on from before the anneal (`each`)."""
+
+    cooldown_ratio: Fraction = 0.2
+    constant: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
+    anneal_ratio: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+    minimum: Annotated[float, Field(gt=0.0, le=1.0)] = 0.05
+    anneal: Literal["last", "each"] = "last"
+
+
 class TrainingSection(Section):
     """One training stage. `batch_size` is in examples or pairs, for online methods in problems;
-    `micro_batch_tokens` bounds one forward pass."""
+    `micro_batch_tokens` bounds one forward pass.
 
-    method: Literal["sft", "dpo", "remax", "rloo", "grpo", "reinforce"] = "sft"
+    `steps`: so many optimiser steps in each iteration, over as many epochs as they need; null: `epochs` passes.
+    """
+
+    method: Literal["sft", "dpo", "remax", "rloo", "grpo", "reinforce", "reward_model"] = "sft"
     adapter: Literal["lora", "qlora", "full"] = "lora"
     lora: LoraSection = LoraSection()
     dpo: DpoSection = DpoSection()
@@ -291,11 +314,13 @@ class TrainingSection(Section):
     attention: Literal["auto", "sdpa", "flex", "flash"] = "auto"
     prefix_sharing: bool = True
     learning_rate: Annotated[float, Field(gt=0.0)] = 2e-4
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    schedule: Literal["cosine", "linear", "constant", "infinite"] = "cosine"
+    infinite: InfiniteSection = InfiniteSection()
     warmup_ratio: Fraction = 0.1
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
     max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
     epochs: Positive = 3
+    steps: Positive | None = None
     batch_size: Positive = 16
     micro_batch_tokens: Positive = 4096
     gradient_checkpointing: bool = False
@@ -305,7 +330,36 @@ class TrainingSection(Section):
     def _method_fits(self) -> TrainingSection:
         if self.method in ONLINE and self.rl.kl == "sequence" and self.method != "rloo":
             raise ValueError("`rl.kl: sequence` (T1's leave-one-out of the KL) belongs to method `rloo`")
+        if self.steps is not None and self.method != "sft":
+            raise ValueError("`steps` belongs to `method: sft`; set `epochs`, or `rl.steps` for online methods")
+        if self.method in ONLINE and self.schedule == "infinite":
+            raise ValueError(f"`schedule: infinite` does not exist for method `{self.method}`: take another one")
         return self
+
+
+class RewardModelSection(Section):
+    """A reward model, trained on the run's own verified samples: see `trainers/reward_model.py` and
+    `trainers/process_reward_model.py`. None: `learning_rate`, `epochs`, `batch_size` as in `training`.
+
+    A problem gives a group of at most `samples` solutions. `loss: pairs` is the control arm of single pairs. Without
+    `retrain`, the model of the first iteration serves all of them, so that its scores can be compared.
+    """
+
+    kind: Literal["none", "outcome", "process"] = "none"
+    loss: Literal["listwise", "pairs"] = "listwise"
+    labels: Literal["soft", "hard"] = "soft"
+    aggregation: Literal["minimum", "product", "last"] = "minimum"
+    retrain: bool = False
+    samples: Annotated[int, Field(ge=2)] = 6
+    similarity: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
+    truncated_negatives: bool = True
+    balance_difficulty: bool = False
+    min_groups: Positive = 1
+    validation_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+    learning_rate: Annotated[float, Field(gt=0.0)] | None = None
+    epochs: Positive | None = None
+    batch_size: Positive | None = None
+    alpha: Annotated[float, Field(gt=0.0)] = 0.5
 
 
 class BenchmarkSection(Section):
@@ -340,10 +394,67 @@ class IterationsSection(Section):
     star: from the initial weights, one solution a problem (Zelikman et al. 2022, without rationalisation).
     rest_em: from the initial weights, up to `selection.max_per_problem` solutions (Singh et al. 2023).
     iterative_rft: from the latest weights (Yuan et al. 2023, repeated).
+    online_rft: from the latest weights with the optimiser's state, schedule and order of the data carried over.
+    bstar: online, and temperature and reward threshold are chosen anew each time (`balance`; Zeng et al. 2024).
     """
 
     count: Annotated[int, Field(ge=0)] = 1
-    scheme: Literal["star", "rest_em", "iterative_rft"] = "iterative_rft"
+    scheme: Literal["star", "rest_em", "iterative_rft", "online_rft", "bstar"] = "iterative_rft"
+
+    @property
+    def online(self) -> bool:
+        """Whether one training goes through all iterations."""
+        return self.scheme in ("online_rft", "bstar")
+
+
+class BalanceSection(Section):
+    """How scheme `bstar` chooses temperature and reward threshold (see `pipelines/balance.py`), and who scores samples.
+
+    The reward of a sample is 1 if it is correct, else 0, plus the scorer's value divided by `score_scale`. The sweep draws
+    `n` samples of each of `queries` training problems at every temperature. `n_star: auto` is the paper's
+    ceil(target / problems). `target`: samples wanted from all problems; null: n_star for each.
+    """
+
+    temperatures: Annotated[list[Annotated[float, Field(gt=0.0, le=5.0)]], Field(min_length=1)] = [
+        0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2
+    ]  # fmt: skip
+    thresholds: Annotated[list[float], Field(min_length=1)] = [round(0.1 * i - 1, 1) for i in range(21)]
+    queries: Positive = 600
+    n: Positive | None = None
+    n_star: Positive | Literal["auto"] = 6
+    target: Positive | None = None
+    responses_per_query: Positive | Literal["all", "target"] = "all"
+    average: Literal["all", "kept"] = "all"
+    duplicates: Literal["remove", "count"] = "remove"
+    human_candidates: bool = False
+    rechoose_threshold: bool = False
+    rounds: Annotated[list[Annotated[float, Field(gt=0.0, le=1.0)]], Field(min_length=1)] = [0.125, 0.25, 0.5, 1.0]
+    risk: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05
+    budget: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
+    scorer: Literal["none", "confidence", "reward_model"] = "none"
+    score_scale: Annotated[float, Field(gt=0.0)] = 1.0
+    score_clamp: bool = True
+
+    @model_validator(mode="after")
+    def _grids_ascend(self) -> BalanceSection:
+        for name, values in (("temperatures", self.temperatures), ("thresholds", self.thresholds), ("rounds", self.rounds)):
+            if any(b <= a for a, b in itertools.pairwise(values)):
+                raise ValueError(f"`{name}` must ascend: {values}")
+        if self.rounds[-1] != 1.0:
+            raise ValueError(f"the last of `rounds` must be 1, all dev problems: {self.rounds}")
+        if self.n_star == "auto" and self.target is None:
+            raise ValueError("`n_star: auto` is ceil(target / problems): set `target`")
+        return self
+
+
+class ExplorationSection(Section):
+    """Metrics of exploration and exploitation (see `pipelines/exploration.py`) of each iteration's samples, and of each
+    benchmark's where `evaluation.samples` > 0: Pass@K, Pass@K-S and Reward@K-S for every K up to the samples there are."""
+
+    measure: bool = False
+    k: list[Positive] = [1, 4, 8, 16, 32, 64]
+    s: list[Positive] = [1, 4]
+    examples: Annotated[int, Field(ge=0)] = 20
 
 
 class ExecutorSection(Section):
@@ -370,8 +481,11 @@ class Recipe(Section):
     pairs: PairsSection = PairsSection()
     rollouts: RolloutsSection = RolloutsSection()
     training: TrainingSection = TrainingSection()
+    reward_model: RewardModelSection = RewardModelSection()
     evaluation: EvaluationSection = EvaluationSection()
     iterations: IterationsSection = IterationsSection()
+    balance: BalanceSection = BalanceSection()
+    exploration: ExplorationSection = ExplorationSection()
     executor: ExecutorSection = ExecutorSection()
 
     @model_validator(mode="after")
@@ -405,4 +519,43 @@ class Recipe(Section):
             raise ValueError("`training.method: dpo` needs `pairs.kind`, and pairs are for it alone")
         if self.selection.advantage_weights is not None and self.training.method != "sft":
             raise ValueError("`selection.advantage_weights` weighs the tokens of `training.method: sft`")
+        return self
+
+    @model_validator(mode="after")
+    def _reward_model_fits(self) -> Recipe:
+        none = self.reward_model.kind == "none"
+        if none and (self.selection.by_reward or self.training.method == "reward_model"):
+            raise ValueError(
+                "`selection.prefer: reward`, `selection.min_reward`, `selection.label: weighted_vote` and "
+                "`training.method: reward_model` need `reward_model.kind`"
+            )
+        if none and self.balance.scorer == "reward_model":
+            raise ValueError("`balance.scorer: reward_model` needs `reward_model.kind`")
+        if self.reward_model.kind == "process" and self.rollouts.allocation != "fixed":
+            raise ValueError(
+                "`reward_model.kind: process` learns from the values of steps, which a search leaves out or draws too high: "
+                "set `rollouts.allocation: fixed`"
+            )
+        if self.training.method == "reward_model" and self.iterations.count > 1:
+            raise ValueError("`training.method: reward_model` leaves the sampled model as it is: set `iterations.count: 1`")
+        return self
+
+    @model_validator(mode="after")
+    def _online_is_planned(self) -> Recipe:
+        scheme, training = self.iterations.scheme, self.training
+        if not self.iterations.online:
+            return self
+        if training.method != "sft":
+            raise ValueError(f"`iterations.scheme: {scheme}` trains with `training.method: sft`")
+        if scheme == "bstar" and (self.selection.by_reward or self.selection.advantage_weights is not None):
+            raise ValueError(
+                "`iterations.scheme: bstar` selects by its own reward: `selection.prefer: reward`, `selection.min_reward`, "
+                "`selection.label: weighted_vote` and `selection.advantage_weights` do not go with it; a reward model has its "
+                "say by `balance.scorer: reward_model`"
+            )
+        if training.steps is None and (training.schedule != "constant" or training.warmup_ratio > 0):
+            raise ValueError(
+                f"`iterations.scheme: {scheme}` has one schedule over all iterations: set `training.steps` (of each "
+                "iteration), or `training.schedule: constant` and `training.warmup_ratio: 0`"
+            )
         return self

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from configs.rows import Sample
+from rewards.voting import group_equal, weighted_majority
 
 
 def unique_correct(samples: Sequence[Sample], correct: set[str]) -> list[Sample]:
@@ -17,6 +18,22 @@ def unique_correct(samples: Sequence[Sample], correct: set[str]) -> list[Sample]
             seen.add(text)
             kept.append(sample)
     return kept
+
+
+def voted(
+    extracted: Mapping[str, str | None], problems: Mapping[str, str], weight: Callable[[str], float]
+) -> set[str]:
+    """Ids of the samples that give their problem's winning answer, by weighted vote: labels for problems whose answers
+    nobody knows (Qwen2.5-Math, arXiv 2409.12122, section 3.1). `extracted` and `problems` are by sample id."""
+    by_problem: dict[str, list[str]] = {}
+    for sample in extracted:
+        by_problem.setdefault(problems[sample], []).append(sample)
+    chosen: set[str] = set()
+    for members in by_problem.values():
+        groups = group_equal([extracted[s] for s in members])
+        winner = weighted_majority(groups, [weight(s) for s in members])
+        chosen |= {s for s, g in zip(members, groups, strict=True) if g is not None and g == winner}
+    return chosen
 
 
 def at_most(samples: Sequence[Sample], limit: int, rank: Callable[[Sample], tuple[float, str]]) -> list[Sample]:

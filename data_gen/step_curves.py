@@ -52,32 +52,44 @@ def mean_curve(sums: Mapping[str, float], kind: str) -> list[dict[str, float]]:
     ]  # fmt: skip
 
 
-def svg(curves: Sequence[dict[str, Any]], width: int = 640, height: int = 240) -> str:
-    """Value curves drawn over relative place: right samples blue, wrong ones red with a ring at the pit."""
-    pad = 24
+def svg(curves: Sequence[dict[str, Any]], width: int = 640, height: int = 300) -> str:
+    """Value curves over relative place: right samples blue, wrong ones red with a ring at the pit; thick lines are means."""
+    left, right, top, bottom = 44, width - 16, 34, height - 40
+    kinds = {True: ("#1f77b4", "right samples"), False: ("#d62728", "wrong samples, ring: first pit")}
 
     def point(place: float, value: float) -> tuple[float, float]:
-        return round(pad + place * (width - 2 * pad), 1), round(height - pad - value * (height - 2 * pad), 1)
+        return round(left + place * (right - left), 1), round(bottom - value * (bottom - top), 1)
 
-    shapes = []
+    def line(places: Sequence[tuple[float, float]], style: str) -> str:
+        return f'<polyline points="{" ".join(f"{x},{y}" for x, y in places)}" fill="none" {style}/>'
+
+    thin, thick, rings, sums = [], [], [], {kind: dict[str, float]() for kind in kinds}
     for c in curves:
-        colour, last = ("#1f77b4" if c["correct"] else "#d62728"), max(1, len(c["points"]) - 1)
-        known = [(i, p["value"]) for i, p in enumerate(c["points"]) if p["value"] is not None]
-        places = [point(i / last, v) for i, v in known]
-        line = " ".join(f"{x},{y}" for x, y in places)
-        shapes.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-opacity="0.35"/>')
+        colour, last = kinds[c["correct"]][0], max(1, len(c["points"]) - 1)
+        values = [p["value"] for p in c["points"]]
+        places = [point(i / last, v) for i, v in enumerate(values) if v is not None]
+        thin.append(line(places, f'stroke="{colour}" stroke-opacity="0.2"'))
+        for name, x in curve_sums(values, "all").items():
+            sums[c["correct"]][name] = sums[c["correct"]].get(name, 0.0) + x
         if c["pit"] is not None:
-            x, y = point((c["pit"] + 1) / last, c["points"][c["pit"] + 1]["value"] or 0.0)
-            shapes.append(f'<circle cx="{x}" cy="{y}" r="4" fill="none" stroke="{colour}"/>')
-    left, bottom = point(0.0, 0.0)
-    right, top = point(1.0, 1.0)
-    axes = f'<path d="M{left},{top}V{bottom}H{right}" fill="none" stroke="#444"/>'
-    labels = "".join(
-        f'<text x="{x}" y="{y}" font-size="10" text-anchor="middle">{t}</text>'
-        for x, y, t in ((left - 12, bottom, "0"), (left - 12, top + 4, "1"), (left, bottom + 14, "prompt"),
-                        (right - 8, bottom + 14, "end"))
-    )  # fmt: skip
+            x, y = point((c["pit"] + 1) / last, values[c["pit"] + 1] or 0.0)
+            rings.append(f'<circle cx="{x}" cy="{y}" r="4" fill="none" stroke="{colour}" stroke-opacity="0.5"/>')
+    for kind, (colour, _) in kinds.items():
+        if mean := mean_curve(sums[kind], "all"):
+            thick.append(line([point(m["place"], m["value"]) for m in mean], f'stroke="{colour}" stroke-width="3"'))
+    text = [
+        f'<text x="{left - 6}" y="{point(0, v)[1] + 4}" text-anchor="end">{v:g}</text>'
+        f'<path d="M{left},{point(0, v)[1]}H{right}" stroke="#ddd"/>'
+        for v in (0.0, 0.25, 0.5, 0.75, 1.0)
+    ]  # fmt: skip
+    text += [
+        f'<text x="{left}" y="{bottom + 16}">prompt</text><text x="{right}" y="{bottom + 16}" text-anchor="end">end</text>',
+        f'<text x="{(left + right) / 2}" y="{bottom + 30}" text-anchor="middle">place in the solution</text>',
+        f'<text x="{left}" y="18" font-weight="bold">share of continuations that end right</text>',
+        *(f'<text x="{right - 200 * (1 - i)}" y="18" text-anchor="end" fill="{colour}">{label}</text>'
+          for i, (colour, label) in enumerate(kinds.values())),
+    ]  # fmt: skip
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif">'
-        f"{axes}{labels}{''.join(shapes)}</svg>\n"
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="11">'
+        f'<rect width="{width}" height="{height}" fill="#fff"/>{"".join([*text, *thin, *rings, *thick])}</svg>\n'
     )

@@ -181,6 +181,37 @@ def verify(
 
 
 @app.command()
+def score(
+    input: Annotated[Path, typer.Option(help="JSON lines with problem_id, answer, response and optionally reward")],
+    mode: Annotated[str, typer.Option(help="strict (boxed or ####) or lenient (also phrases, last number)")] = "lenient",
+    equal: Annotated[str, typer.Option(help="which answers vote together: of equal value, or of equal text")] = "value",
+    weights: Annotated[str, typer.Option(help="of the weighted vote: sigmoid (of alpha * reward) or raw")] = "sigmoid",
+    alpha: Annotated[float, typer.Option(help="of the sigmoid")] = 0.5,
+    workers: Annotated[int, typer.Option(help="Worker processes of the verifier")] = 1,
+    json: AsJson = False,
+) -> None:
+    """pass@k, maj@k, RM@k and the weighted vote of stored samples, exactly over all subsets of k."""
+    from pipelines.picks import lines
+    from pipelines.runner import as_json
+    from pipelines.stored import score_file
+
+    choices = (("--mode", mode, ("strict", "lenient")), ("--equal", equal, ("value", "text")),
+               ("--weights", weights, ("sigmoid", "raw")))
+    for option, value, allowed in choices:
+        if value not in allowed:
+            raise typer.BadParameter(f"must be {' or '.join(allowed)}", param_hint=option)
+    found = score_file(input, "strict" if mode == "strict" else "lenient", equal, weights, alpha, workers)
+    if json:
+        typer.echo(as_json(found))
+        return
+    counts = ", ".join(f"{name} {count}" for name, count in found["outcomes"].items())
+    typer.echo(f"{found['samples']} samples of {found['problems']} problems: {counts}")
+    typer.echo("\n".join(lines(found["at"])))
+    if found["left_out"]:
+        typer.echo(f"{found['left_out']} samples could not be judged and are left out")
+
+
+@app.command()
 def recipes() -> None:
     """List the shipped recipes."""
     from configs.load import RECIPES, shipped

@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from configs.schema import ONLINE
 from pipelines.hardware import cores, gpu, memory_bytes
 from pipelines.models import weight_bytes
 from pipelines.plan import Plan
@@ -107,7 +108,13 @@ def _rows(stage: Stage, plan: Plan, rows: dict[str, int]) -> int:
     if stage.kind == "sample":
         problems = rows[stage.inputs["problems"].key]
         return (min(stage.config["count"] or problems, problems)) * stage.config["n"]
-    if stage.kind == "verify":
+    if stage.kind == "sweep":
+        return _sweep_rows(stage, rows[stage.inputs["problems"].key])
+    if stage.kind in ("balance", "exploration"):
+        return 0
+    if stage.kind == "select_balanced":
+        return rows[stage.inputs["samples"].key]
+    if stage.kind in ("verify", "confidence"):
         return rows[stage.inputs["samples"].key]
     if stage.kind == "select":
         samples = rows[stage.inputs["samples"].key]
@@ -133,6 +140,15 @@ def _rows(stage: Stage, plan: Plan, rows: dict[str, int]) -> int:
     return rows[stage.inputs["train"].key] if stage.kind == "decontaminate" else known
 
 
+def _sweep_rows(stage: Stage, problems: int) -> int:
+    """Of one round, for as many temperatures as the budget leaves when half of them go each time from the second on."""
+    c = stage.config
+    queries = min(c["queries"], problems)
+    number, before = c["round"], c["rounds"][c["round"] - 1] if c["round"] else 0.0
+    alive = max(1, len(c["temperatures"]) >> max(0, number - 1))
+    return max(1, round((c["rounds"][number] - before) * queries)) * alive * c["n"]
+
+
 def _valued(stage: Stage, rows: dict[str, int]) -> int:
     """Samples that are valued, at most."""
     samples, section = stage.inputs["samples"], stage.config["rollouts"]
@@ -151,7 +167,7 @@ def _problems(stage: Stage) -> int:
 
 def _cost(stage: Stage, plan: Plan, rows: dict[str, int], rates: dict[str, dict[str, Any]]) -> tuple[int, float]:
     """Completion tokens (upper bound where nothing is measured) and seconds."""
-    if stage.kind == "sample":
+    if stage.kind in ("sample", "sweep"):
         mean = rates["generate"]["mean_tokens"] or stage.config["max_tokens"]
         tokens = int(rows[stage.key] * min(mean, stage.config["max_tokens"]))
         return tokens, tokens / rates["generate"]["rate"]
@@ -163,6 +179,13 @@ def _cost(stage: Stage, plan: Plan, rows: dict[str, int], rates: dict[str, dict[
         each = stage.config["max_tokens"] * 2 * stage.config["rollouts"] if stage.kind == "edit_rollouts" else _EDIT_TOKENS
         tokens = rows[stage.key] * each if stage.config.get("editor") != "programmatic" else 0
         return tokens, tokens / rates["generate"]["rate"]
+    if stage.kind in ("reward_train", "reward_score"):
+        mean = rates["generate"]["mean_tokens"] or plan.recipe.sampling.max_tokens
+        passes = 1 / 3  # a forward pass
+        if stage.kind == "reward_train":
+            passes = stage.config["training"]["epochs"] * plan.recipe.reward_model.samples
+        tokens = int(rows[stage.key] * passes * mean)
+        return tokens, tokens / rates["train"]["rate"]
     if stage.kind in ("train", "reference"):
         mean = rates["generate"]["mean_tokens"] or plan.recipe.sampling.max_tokens
         if "problems" in stage.inputs:  # every sample is drawn and, at most, learned from
@@ -170,7 +193,10 @@ def _cost(stage: Stage, plan: Plan, rows: dict[str, int], rates: dict[str, dict[
             return tokens, tokens / rates["generate"]["rate"] + tokens / rates["train"]["rate"]
         # a reference pass is a forward pass: a third of a training pass
         passes = plan.recipe.training.epochs if stage.kind == "train" else 1 / 3
-        tokens = int(rows[stage.key] * passes * mean)
+        sequences = rows[stage.key] * passes
+        if stage.kind == "train" and plan.recipe.training.steps:
+            sequences = plan.recipe.training.steps * plan.recipe.training.batch_size
+        tokens = int(sequences * mean)
         return tokens, tokens / rates["train"]["rate"]
     return 0, 0.1
 
@@ -189,10 +215,12 @@ def _memory(plan: Plan) -> dict[str, float]:
     trainer = {"full": 4.0, "qlora": 0.53 + width * vocabulary * hidden / parameters}.get(training.adapter, width)
     saved = hidden * layers * (width if training.gradient_checkpointing else 34 * width / 2)
     logits = min(training.micro_batch_tokens * vocabulary * 4, 512 << 20)
+    shaping = training.method in ONLINE and recipe.reward_model.kind != "none"  # it stays beside the trainer
     return {
         "sampler weights": parameters * width * recipe.executor.workers,
         "KV cache": float(cache * recipe.executor.workers),
         "trainer weights": parameters * trainer,
+        **({"reward model": parameters * trainer} if shaping else {}),
         "gradients and optimizer": trainable * (12 if training.adapter == "full" else 14),
         "activations": float(training.micro_batch_tokens * saved + logits),
     }

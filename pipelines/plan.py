@@ -15,10 +15,11 @@ from configs.errors import ConfigError
 from configs.keys import content_key
 from configs.schema import KNIGHTS, ONLINE, BenchmarkSection, Recipe, SourceSection
 from data_gen.engine import resolve_engine
-from pipelines import plan_pairs
+from pipelines import plan_balance, plan_pairs
 from pipelines.files import sha256_of
 from pipelines.hardware import cores, resolve_dtype
 from pipelines.models import ResolvedModel
+from pipelines.plan_rewards import RewardModel
 from pipelines.stage import Stage
 
 
@@ -52,6 +53,7 @@ class Builder:
     def __init__(self, recipe: Recipe, model: ResolvedModel) -> None:
         self.recipe, self.model = recipe, model
         self.stages: list[Stage] = []
+        self.valued: dict[str, tuple[Stage, Stage]] = {}  # rollouts and steps, by iteration
         self.full = recipe.training.adapter == "full"
         self.initial = Stage("train", model.label, {}, given_key=model.trained) if model.trained else None
 
@@ -74,8 +76,17 @@ class Builder:
             config["content"], paths["path"] = content_key(path.name, sha256_of(path)), str(path)
         return self.add(Stage("problems", label, config, paths=paths))
 
-    def sample(self, label: str, problems: Stage, trained: Stage | None, **settings: Any) -> Stage:
-        """Sampling with the recipe's settings, `settings` taking precedence."""
+    def sample(
+        self, label: str, problems: Stage, trained: Stage | None, choice: Stage | None = None, **settings: Any
+    ) -> Stage:
+        """Sampling with the recipe's settings, `settings` taking precedence; `choice` (a balance) sets the temperature."""
+        more = {"choice": choice} if choice else {}
+        return self.draw("sample", label, problems, trained, settings | ({"temperature": None} if choice else {}), more)
+
+    def draw(
+        self, kind: str, label: str, problems: Stage, trained: Stage | None, settings: dict[str, Any], more: dict[str, Stage]
+    ) -> Stage:
+        """A stage that draws samples."""
         s = self.recipe.sampling
         config = {
             "model": self.model.fingerprint, "dtype": self.recipe.model.dtype, "engine": s.engine,
@@ -84,11 +95,11 @@ class Builder:
             "shard_size": s.shard_size, "max_model_len": s.max_model_len, "offset": 0, "count": None,
             "adapter": self.recipe.training.adapter if trained else None, "seed": self.recipe.seed, **settings,
         }
-        inputs = {"problems": problems} | ({"model": trained} if trained else {})
+        inputs = {"problems": problems} | ({"model": trained} if trained else {}) | more
         threads = self.recipe.executor.threads
         rank = 0 if self.full else self.recipe.training.lora.r  # the engine makes room for adapters from the start
         hints = {"threads": threads, "gpu_memory": s.gpu_memory, "lora_rank": rank}
-        return self.add(Stage("sample", label, config, inputs, {"base": str(self.model.path)}, hints))
+        return self.add(Stage(kind, label, config, inputs, {"base": str(self.model.path)}, hints))
 
     def verify(self, label: str, problems: Stage, samples: Stage, mode: str) -> Stage:
         rewards = self.recipe.rewards
@@ -96,34 +107,51 @@ class Builder:
         return self.add(Stage("verify", label, config, {"problems": problems, "samples": samples}))
 
     def select(
-        self, label: str, problems: Stage, samples: Stage, verdicts: Stage, steps: Stage | None = None
+        self, label: str, problems: Stage, samples: Stage, verdicts: Stage, steps: Stage | None = None,
+        scores: Stage | None = None,
     ) -> Stage:
+        """Selection; tokens are weighed by `steps`, and a reward model chooses by `scores`, where they are given."""
         section = self.recipe.selection
         limit = 1 if self.recipe.iterations.scheme == "star" else section.max_per_problem
+        unread = set() if scores else {"label", "min_reward"}  # settings of a reward model
         config = {
-            **section.model_dump(), "max_per_problem": limit, "prompt": self.recipe.data.prompt.model_dump(),
+            **section.model_dump(exclude=unread), "max_per_problem": limit, "prompt": self.recipe.data.prompt.model_dump(),
             "model": self.model.fingerprint, "seed": self.recipe.seed,
         }
         inputs = {"problems": problems, "samples": samples, "verdicts": verdicts} | ({"steps": steps} if steps else {})
+        if scores is not None:
+            config, inputs = config | {"alpha": self.recipe.reward_model.alpha}, inputs | {"scores": scores}
         return self.add(Stage("select", label, config, inputs, {"base": str(self.model.path)}))
 
     def training_hints(self) -> dict[str, Any]:
         return {"train_threads": cores(), "checkpoint_every": self.recipe.training.checkpoint_every}
 
-    def train(self, label: str, rows: dict[str, Stage], trained: Stage | None) -> Stage:
-        """Training on `rows`: examples, or pairs with their reference."""
-        training = self.recipe.training.model_dump(exclude={"checkpoint_every", "rl"})
+    def training_config(self, *unread: str) -> dict[str, Any]:
+        """The `training` section as a stage reads it: without the keys that it does not read, and without those that say
+        nothing at their default, so that artefacts keep their keys when new ones come."""
+        training = self.recipe.training
+        silent = {"steps"} if training.steps is None else set[str]()
+        silent |= {"infinite"} if training.schedule != "infinite" else set()
+        return training.model_dump(exclude={"checkpoint_every", *unread, *silent})
+
+    def train(
+        self, label: str, rows: dict[str, Stage], trained: Stage | None, online: dict[str, Any] | None = None
+    ) -> Stage:
+        """Training on `rows`: examples, or pairs with their reference. `online`: its place in one long training."""
+        training = self.training_config("rl")
         config = {
             "training": training, "model": self.model.fingerprint, "dtype": self.recipe.model.dtype,
-            "seed": self.recipe.seed,
+            "seed": self.recipe.seed, **({"online": online} if online else {}),
         }
         inputs = rows | ({"model": trained} if trained else {})
         return self.add(Stage("train", label, config, inputs, {"base": str(self.model.path)}, self.training_hints()))
 
-    def online(self, label: str, problems: Stage, trained: Stage | None, slice_: dict[str, Any]) -> Stage:
-        """Training that draws its own samples."""
+    def online(
+        self, label: str, problems: Stage, trained: Stage | None, slice_: dict[str, Any], reward_model: Stage | None
+    ) -> Stage:
+        """Training that draws its own samples; a reward model shapes their rewards."""
         recipe, s = self.recipe, self.recipe.sampling
-        training = recipe.training.model_dump(exclude={"checkpoint_every", "dpo"})
+        training = self.training_config("dpo")
         kept = ("engine", "temperature", "n", "max_tokens", "stop", "batch_size", "max_model_len")
         config = {
             "training": training, "model": self.model.fingerprint, "dtype": recipe.model.dtype, "seed": recipe.seed,
@@ -131,14 +159,19 @@ class Builder:
             "rewards": recipe.rewards.model_dump(), "offset": 0, "count": None, **slice_,
         }
         inputs = {"problems": problems} | ({"model": trained} if trained else {})
+        if reward_model is not None:
+            config["shaping"] = recipe.reward_model.model_dump(include={"alpha", "aggregation"})
+            inputs["reward_model"] = reward_model
         hints = {
             **self.training_hints(), "gpu_memory": s.gpu_memory, "verifiers": max(1, min(8, cores() - 1)),
             "lora_rank": 0 if self.full else recipe.training.lora.r,
         }
         return self.add(Stage("train", label, config, inputs, {"base": str(self.model.path)}, hints))
 
-    def evaluate(self, who: str, benchmark: BenchmarkSection, problems: Stage, trained: Stage | None) -> None:
-        """Greedy, and sampled when `evaluation.samples` > 0: sample, verify, score."""
+    def evaluate(
+        self, who: str, benchmark: BenchmarkSection, problems: Stage, trained: Stage | None, rewards: RewardModel | None = None
+    ) -> None:
+        """Greedy, and sampled when `evaluation.samples` > 0: sample, verify, score; the reward model on the sampled."""
         e = self.recipe.evaluation
         length = e.max_tokens or self.recipe.sampling.max_tokens
         runs: list[tuple[str, dict[str, Any]]] = [("greedy", {"temperature": 0.0, "top_p": 1.0, "n": 1, "seed": 0})]
@@ -155,6 +188,11 @@ class Builder:
             }
             inputs = {"problems": problems, "samples": samples, "verdicts": verdicts}
             self.add(Stage("score", label, config, inputs))
+            if name == "sampled":
+                if rewards is not None:
+                    rewards.evaluate(who, benchmark.name, problems, samples, verdicts)
+                if self.recipe.exploration.measure and not (rewards is None and plan_balance.waits(self)):
+                    plan_balance.explore(self, label, inputs, rewards)
 
 
 def build(recipe: Recipe, model: ResolvedModel) -> Plan:
@@ -172,31 +210,55 @@ def build(recipe: Recipe, model: ResolvedModel) -> Plan:
             evals = {f"eval{i}": problems for i, (_, problems) in enumerate(benchmarks)}
             config = {"ngram": data.ngram, "lcs_ratio": data.lcs_ratio}
             train = b.add(Stage("decontaminate", "problems/clean", config, {"train": train, **evals}))
+        rewards = RewardModel(b)
         for i in range(1, count + 1):
-            trained.append(_iteration(b, i, train, trained[-1] if trained else b.initial))
+            stage = _iteration(b, i, train, trained[-1] if trained else b.initial, rewards)
             for benchmark, problems in benchmarks:
-                b.evaluate(f"iteration{i}", benchmark, problems, trained[-1])
+                if i == 1 and rewards.stage is not None and recipe.evaluation.initial:
+                    b.evaluate(model.label, benchmark, problems, b.initial, rewards)
+                if stage is not None:
+                    b.evaluate(f"iteration{i}", benchmark, problems, stage, rewards)
+            trained += [stage] if stage is not None else []
     return Plan(recipe, model, b.stages, trained)
 
 
-def _iteration(b: Builder, i: int, train: Stage, latest: Stage | None) -> Stage:
-    """One iteration on the latest weights; its training stage."""
+def _iteration(b: Builder, i: int, train: Stage, latest: Stage | None, rewards: RewardModel) -> Stage | None:
+    """One iteration on the latest weights; its training stage, None where only a reward model is trained."""
     recipe, label = b.recipe, f"iteration{i}"
     shots = recipe.sampling.shots if i <= recipe.sampling.shots_iterations else []
     slice_: dict[str, Any] = {}
     if recipe.data.fresh_per_iteration:
         size = (recipe.data.train.limit or 0) // recipe.iterations.count
         slice_ = {"offset": (i - 1) * size, "count": size}
+    scheme, drawn = recipe.iterations.scheme, {"shots": [list(s) for s in shots], **slice_}
+    start = latest if scheme == "iterative_rft" or recipe.iterations.online else b.initial
+    # online reinforcement learning and the sweep need the reward model before the iteration has samples
+    if rewards.due and (recipe.training.method in ONLINE or scheme == "bstar"):
+        first = b.sample(f"{label}/reward/sample", train, latest, **drawn)
+        rewards.learn(label, train, first, b.verify(f"{label}/reward/verify", train, first, recipe.rewards.mode), latest)
     if recipe.training.method in ONLINE:
-        start = latest if recipe.iterations.scheme == "iterative_rft" else b.initial
-        return b.online(f"{label}/train", train, start, slice_)
-    samples = b.sample(f"{label}/sample", train, latest, shots=[list(s) for s in shots], **slice_)
+        return b.online(f"{label}/train", train, start, slice_, rewards.stage)
+    choice = plan_balance.sweep(b, label, train, latest, rewards, **drawn) if scheme == "bstar" else None
+    samples = b.sample(f"{label}/sample", train, latest, choice, **drawn)
     verdicts = b.verify(f"{label}/verify", train, samples, recipe.rewards.mode)
-    start = latest if recipe.iterations.scheme == "iterative_rft" else b.initial
+    if choice is None:
+        rewards.learn(label, train, samples, verdicts, latest)
+    scores = rewards.judge(label, train, samples, verdicts)
+    if recipe.training.method == "reward_model":
+        return None
     if recipe.training.method == "dpo":
         pairs = plan_pairs.pairs(b, label, train, samples, verdicts, latest)
         rows = {"pairs": pairs, "reference": plan_pairs.reference(b, f"{label}/reference", pairs, start)}
+    elif choice:
+        rows = {"examples": plan_balance.select(b, label, train, samples, verdicts, choice, rewards)}
     else:
         steps = plan_pairs.advantages(b, label, train, samples, verdicts)
-        rows = {"examples": b.select(f"{label}/select", train, samples, verdicts, steps)}
-    return b.train(f"{label}/train", rows, start)
+        used = scores if recipe.selection.by_reward else None
+        rows = {"examples": b.select(f"{label}/select", train, samples, verdicts, steps, used)}
+    if recipe.exploration.measure:
+        selected = {k: v for k, v in rows.items() if k == "examples"}
+        plan_balance.explore(b, label, {"problems": train, "samples": samples, "verdicts": verdicts, **selected}, rewards)
+    online = None
+    if recipe.iterations.online:
+        online = {"total": (recipe.training.steps or 0) * recipe.iterations.count, "first": i == 1}
+    return b.train(f"{label}/train", rows, start, online)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from configs.errors import ConfigError
 from configs.schema import RolloutsSection
 from pipelines.stage import Stage
 
@@ -34,7 +35,7 @@ def rise(b: Builder, label: str, problems: Stage, samples: Stage, verdicts: Stag
         if section.certify != "arithmetic":
             config = {
                 **engine, "rollouts": section.rollouts, "significance": section.significance, "mode": recipe.rewards.mode,
-                "timeout": recipe.rewards.timeout, "temperature": samples.config["temperature"],
+                "timeout": recipe.rewards.timeout, "temperature": _temperature(samples),
                 "top_p": samples.config["top_p"], "max_tokens": samples.config["max_tokens"], "prompt": prompt,
                 "model": b.model.fingerprint, "seed": seed,
             }
@@ -48,13 +49,26 @@ def rise(b: Builder, label: str, problems: Stage, samples: Stage, verdicts: Stag
     return b.add(Stage("pairs", f"{label}/pairs", config, rows | edits, paths))
 
 
+def _temperature(samples: Stage) -> float:
+    """The temperature at which more is drawn of what `samples` have begun."""
+    if samples.config["temperature"] is None:
+        raise ConfigError(
+            f"{samples.label}: its temperature is chosen while the run goes on (`iterations.scheme: bstar`), so rollouts "
+            "cannot be planned with it: take another scheme"
+        )
+    return samples.config["temperature"]
+
+
 def values(
     b: Builder, label: str, problems: Stage, samples: Stage, verdicts: Stage, section: RolloutsSection
 ) -> tuple[Stage, Stage]:
     """Step values by rollouts: the rollouts and steps stages. Rollouts of former iterations are used again.
 
-    The policy of the rollouts is the initial model or the one that drew the samples, as `rollouts.policy` says.
+    The policy of the rollouts is the initial model or the one that drew the samples, as `rollouts.policy` says. An
+    iteration has one set of values: those made first, for a reward model, serve pairs and advantages too.
     """
+    if label in b.valued:
+        return b.valued[label]
     recipe = b.recipe
     sampler = samples.inputs.get("model")
     policy = b.initial if section.policy == "initial" else sampler
@@ -63,9 +77,10 @@ def values(
         "rollouts": section.model_dump(), "root_from_samples": policy is sampler, "prompt": recipe.data.prompt.model_dump(),
         "model": b.model.fingerprint, "seed": recipe.seed,
     }
-    kept = ("dtype", "engine", "batch_size", "max_model_len", "stop", "temperature", "top_p", "max_tokens")
+    kept = ("dtype", "engine", "batch_size", "max_model_len", "stop", "top_p", "max_tokens")
     config = {
-        **common, **{k: samples.config[k] for k in kept}, "adapter": recipe.training.adapter if policy else None,
+        **common, **{k: samples.config[k] for k in kept}, "temperature": _temperature(samples),
+        "adapter": recipe.training.adapter if policy else None,
         "policy": policy.key if policy else b.model.fingerprint, "mode": recipe.rewards.mode,
         "timeout": recipe.rewards.timeout, "max_failure_rate": recipe.rewards.max_failure_rate,
     }
@@ -76,6 +91,7 @@ def values(
     paths = {"base": str(b.model.path)}
     rollouts = b.add(Stage("rollouts", f"{label}/rollouts", config, inputs, paths, dict(samples.hints)))
     steps = b.add(Stage("steps", f"{label}/steps", common, rows | {"rollouts": rollouts}, paths))
+    b.valued[label] = rollouts, steps
     return rollouts, steps
 
 

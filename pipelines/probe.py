@@ -95,7 +95,8 @@ def _seen(run: Recipe, name: str, iteration: int | None, limit: int) -> dict[str
     offset, length = source.offset, source.limit or 0
     if run.data.fresh_per_iteration:
         size = length // count
-        first = 0 if run.iterations.scheme == "iterative_rft" else number - 1
+        going_on = run.iterations.scheme == "iterative_rft" or run.iterations.online  # from the latest weights
+        first = 0 if going_on else number - 1
         offset, length = offset + first * size, (number - first) * size
     kept = source.model_dump(mode="json", exclude={"solutions"})
     return {**kept, "offset": offset, "limit": min(limit, length)}

@@ -125,7 +125,7 @@ def software() -> dict[str, str]:
 def summary(kind: str, manifest: dict[str, Any]) -> str:
     """One line on an artefact."""
     m = manifest["metrics"]
-    if kind == "sample":
+    if kind in ("sample", "sweep"):
         rate = manifest["timing"].get("generated_tokens", 0.0) / max(1e-9, manifest["timing"].get("generate_seconds", 0.0))
         cut = f", {m['truncated'] / m['samples']:.0%} cut off" if m["truncated"] else ""
         return f"{m['samples']} samples, {m['mean_tokens']:.0f} tokens each, {rate:.0f} tokens/s{cut}"
@@ -134,6 +134,19 @@ def summary(kind: str, manifest: dict[str, Any]) -> str:
         return f"{m['accuracy']:.1%} correct" + (f", {others}" if others else "")
     if kind == "select":
         return f"{m['examples']} examples from {m['problems_solved']} of {m['problems']} problems"
+    if kind == "balance":
+        return (
+            f"best score {m['score']:.3f} at temperature {m['temperature']:g}, threshold {m['threshold']:g}; "
+            f"{m['alive']} temperatures left, {m['used']} of the grid's {m['grid']} samples"
+        )
+    if kind == "select_balanced":
+        return (
+            f"{m['examples']} examples from {m['problems_solved']} of {m['problems']} problems, {m['wrong_share']:.1%} wrong, "
+            f"threshold {m['threshold']:g}, score {m['score']:.3f}"
+        )
+    if kind == "exploration":
+        shown = [n for n in m if n.startswith("pass@")][-2:]
+        return ", ".join(f"{n} {m[n]:.3f}" for n in ("accuracy", "unique_correct", *shown, "equation_gap") if n in m)
     if kind in ("edit", "edit_rollouts"):
         return f"{m['kept']} of {m['edits']} edits kept"
     if kind == "rollouts":
@@ -154,11 +167,30 @@ def summary(kind: str, manifest: dict[str, Any]) -> str:
             f"{m['steps']} steps on {m['examples']} {'pairs' if preferred else 'examples'}, "
             f"loss {m['first_loss']:.3f} -> {m['last_loss']:.3f}{preferred}"
         )
+    if kind == "reward_data":
+        held = f"{m['steps']} steps" if "steps" in m else f"{m['right']} right and {m['wrong']} wrong solutions"
+        return f"{m['groups']} groups with {held}, {m['validation']} held out"
+    if kind == "reward_train":
+        held = m["last"].get("validation/accuracy")
+        told = f", {held:.1%} right on held-out problems" if held is not None else ""
+        return f"{m['steps']} steps on {m['groups']} groups, loss {m['first_loss']:.3f} -> {m['last_loss']:.3f}{told}"
+    if kind == "reward_eval":
+        return reward_summary(m)
     if kind == "score":
         return f"accuracy {m['accuracy']:.1%} [{m['low']:.1%}, {m['high']:.1%}] on {m['problems']} problems"
     if kind == "decontaminate":
         return f"{m['kept']} kept, {m['dropped']} dropped"
     return f"{manifest['rows']} rows"
+
+
+def reward_summary(m: dict[str, Any]) -> str:
+    """How a reward model does: RM@k beside maj@k and pass@1, pairwise accuracy, and the alarm."""
+    last, pairs = m["at"][-1], m["pairwise"]["reward_model"]
+    parts = [f"RM@{last['k']} {last['rm']['mean']:.1%}", f"maj@{last['k']} {last['maj']['mean']:.1%}",
+             f"pass@1 {m['at'][0]['pass']['mean']:.1%}"]
+    parts += [f"pairwise {pairs['mean']:.1%} [{pairs['low']:.1%}, {pairs['high']:.1%}]"] if pairs else []
+    alarm = f"; WARNING: {m['alarm']}" if m["alarm"] else ""
+    return ", ".join(parts) + f" on {m['problems']} problems{alarm}"
 
 
 def as_json(value: Any) -> str:

@@ -36,3 +36,13 @@ def paired_difference(before: Sequence[float], after: Sequence[float], seed: int
     differences = [b - a for a, b in zip(before, after, strict=True)]
     low, high = bootstrap_mean(differences, seed)
     return sum(differences) / len(differences), low, high
+
+
+def mean_interval(values: Sequence[float], z: float = Z95) -> tuple[float, float, float]:
+    """Mean with its normal interval over problems: for figures that are averages themselves, in large numbers."""
+    if not values:
+        raise ValueError("no problems: an interval needs at least one")
+    n = len(values)
+    mean = math.fsum(values) / n
+    half = z * math.sqrt(math.fsum((v - mean) ** 2 for v in values) / max(1, n - 1) / n)
+    return mean, mean - half, mean + half

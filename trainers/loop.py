@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +21,7 @@ from trainers.checkpoint import load_checkpoint, save_checkpoint, saving
 from trainers.model import device, load_for_training, save_trained, trainable
 from trainers.optimizer import Optimizer
 from trainers.policy import Policy
-from trainers.schedule import learning_rate
+from trainers.schedule import Schedule
 
 Report = Callable[[dict[str, float]], None]
 Record = dict[str, float]
@@ -47,6 +50,45 @@ class Method(Protocol):
         ...
 
 
+class Part(Protocol):
+    """What is trained together with the model and saved beside it, such as a reward head."""
+
+    def attach(self, policy: Policy) -> None:
+        """Put it into `policy.model`, so that its parameters are among the trainable ones."""
+        ...
+
+    def save(self, policy: Policy, folder: Path) -> None:
+        """Take it out of the model again and write it into `folder`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Online:
+    """A part of one training that goes through several stages: optimiser state, schedule, order of the data and random
+    state are carried from stage to stage, so that the parts together are the whole, bit by bit.
+
+    `before` holds the state that the stage before has left (None: this is the first), `after` is where this one leaves
+    its own. `total` are the steps planned for all stages, `steps` and `epochs` those done before this one.
+    """
+
+    total: int
+    after: Path
+    before: Path | None = None
+    steps: int = 0
+    epochs: int = 0
+
+    @classmethod
+    def following(cls, total: int, after: Path, before: Path | None) -> Online:
+        """With what the state in `before` says of itself. Raises RatchetError when there is none."""
+        if before is None:
+            return cls(total, after)
+        found = sorted(before.glob("checkpoint-*/state.json"))
+        if not found:
+            raise RatchetError(f"{before}: no optimiser state to go on from; delete the folder {before.parent} and run again")
+        state = json.loads(found[-1].read_text())
+        return cls(total, after, before, state["step"], state["epochs"])
+
+
 def train(
     method: Method,
     settings: TrainingSection,
@@ -58,10 +100,13 @@ def train(
     work: Path,
     output: Path,
     report: Report,
+    online: Online | None = None,
+    part: Part | None = None,
 ) -> list[Record]:
     """Train and write the result into `output`; continue from a checkpoint in `work` where there is one.
 
-    `base` holds the model's weights (`dtype` "float32" or "bfloat16"), `start` an adapter to go on from.
+    `base` holds the model's weights (`dtype` "float32" or "bfloat16"), `start` an adapter to go on from. `online`: the
+    training is a part of a longer one.
     Returns one record for each optimiser step: step, epoch, learning_rate, gradient_norm (before clipping) and
     what the method reports. The same inputs give the same bytes, also when the training was interrupted.
     Raises SaveError when the disk is full or not writable, RatchetError when it diverges or memory runs out.
@@ -69,22 +114,42 @@ def train(
     torch.manual_seed(derive_seed(seed, "torch"))
     with memory_errors(settings):
         policy = open_policy(settings, base, dtype, start, derive_seed(seed, "lora"))
+        if part:
+            part.attach(policy)
         optimizer = Optimizer(trainable(policy.model), settings)
-        state = load_checkpoint(work, optimizer.masters, optimizer.rule) or {"step": 0, "history": []}
+        schedule = Schedule(settings, method.steps, online.steps, online.total) if online else Schedule(settings, method.steps)
+        state = load_checkpoint(work, optimizer.masters, optimizer.rule) or _begin(optimizer, online)
         optimizer.publish()
         history: list[Record] = state["history"]
         if policy.device.type == "cuda" and state["step"] < method.steps:
             _probe(method, policy, optimizer)
         for step in range(state["step"], method.steps):
-            rate = learning_rate(step, method.steps, settings.learning_rate, settings.schedule, settings.warmup_ratio)
+            rate = schedule.rate(step)
             epoch, record = _step(method, policy, optimizer, step, rate)
             history.append({"step": step + 1, "epoch": epoch, "learning_rate": rate, **record})
             report({"done": step + 1, "total": method.steps, **record})
+            if online and step + 1 == schedule.trunk:  # before any checkpoint that is as far: a resume finds both
+                _carry_on(optimizer, online, step + 1, method.batch(method.steps - 1)[0] + 1)
             if (step + 1) % settings.checkpoint_every == 0 and step + 1 < method.steps:
                 save_checkpoint(work, step + 1, optimizer.masters, optimizer.rule, {"history": history})
     with saving(output):
+        if part:
+            part.save(policy, output)
         save_trained(policy.model, output, base, dtype)
     return history
+
+
+def _begin(optimizer: Optimizer, online: Online | None) -> dict[str, Any]:
+    """The state at the first step: what an earlier stage has left, if there was one."""
+    if online and online.before:
+        load_checkpoint(online.before, optimizer.masters, optimizer.rule)
+    return {"step": 0, "history": []}
+
+
+def _carry_on(optimizer: Optimizer, online: Online, steps: int, epochs: int) -> None:
+    """Leave the state for the next stage; what an attempt that was killed has left goes first."""
+    shutil.rmtree(online.after, ignore_errors=True)
+    save_checkpoint(online.after, online.steps + steps, optimizer.masters, optimizer.rule, {"epochs": epochs})
 
 
 def open_policy(settings: TrainingSection, base: Path, dtype: str, start: Path | None, seed: int) -> Policy:
@@ -145,16 +210,22 @@ def memory_errors(settings: TrainingSection) -> Iterator[None]:
         raise RatchetError(f"out of memory while training: set {' or '.join(ways)} ({str(e).splitlines()[0]})") from e
 
 
-def batch_plan(count: int, epochs: int, batch_size: int, seed: int) -> list[tuple[int, list[int]]]:
-    """(epoch, item numbers) of every optimiser step: a seeded shuffle each epoch, the last batch may be short."""
+def batch_plan(
+    count: int, epochs: int, batch_size: int, seed: int, steps: int | None = None, first_epoch: int = 0
+) -> list[tuple[int, list[int]]]:
+    """(epoch, item numbers) of every optimiser step: a seeded shuffle each epoch, the last batch may be short.
+
+    With `steps`, exactly so many, over as many epochs as they need; epochs are numbered from `first_epoch` on."""
     import random
 
-    plan = []
-    for epoch in range(epochs):
+    plan: list[tuple[int, list[int]]] = []
+    epoch = first_epoch
+    while len(plan) < steps if steps is not None else epoch < first_epoch + epochs:
         order = list(range(count))
         random.Random(derive_seed(seed, "order", epoch)).shuffle(order)
         plan += [(epoch, order[i : i + batch_size]) for i in range(0, count, batch_size)]
-    return plan
+        epoch += 1
+    return plan[:steps]
 
 
 def metrics_of(history: Sequence[Record]) -> dict[str, Any]:

@@ -20,26 +20,30 @@ PAD = -100
 
 
 class TokenSequence(NamedTuple):
-    """Ids of one sequence; the log-probabilities of ids[start:] are wanted (start >= 1)."""
+    """Ids of one sequence; the log-probabilities of ids[start:] are wanted (start >= 1), and the hidden states at
+    the indices `marks`."""
 
     ids: list[int]
     start: int
+    marks: Sequence[int] = ()
 
 
 class Row(NamedTuple):
     """One packed row of n tokens: ids, depths, subtree ends and next-token labels (PAD where none is wanted),
-    and for each of its sequences the places whose labels are its targets."""
+    and for each of its sequences the places whose labels are its targets, and the places of its marks."""
 
     ids: list[int]
     depth: list[int]
     end: list[int]
     label: list[int]
     places: list[list[int]]
+    marks: list[list[int]]
 
 
 class Packed(NamedTuple):
     """Rows [rows, width] for one forward pass. `places` are flat indices (row * width + place) of all targets of
-    all sequences, sequence after sequence in the order in which they were given; `owner` says whose they are."""
+    all sequences, sequence after sequence in the order in which they were given; `owner` says whose they are.
+    `marks` are the flat indices of all marks in the same order."""
 
     ids: torch.Tensor
     depth: torch.Tensor
@@ -49,6 +53,7 @@ class Packed(NamedTuple):
     owner: torch.Tensor
     sequences: int
     tokens: int
+    marks: torch.Tensor
 
     def to(self, device: torch.device) -> Packed:
         """The same on another device."""
@@ -64,10 +69,11 @@ def pack_row(sequences: Sequence[TokenSequence], share: bool = True) -> Row:
     end: list[int] = []
     label: list[int] = []
     places: list[list[int]] = [[] for _ in sequences]
+    marks: list[list[int]] = [[] for _ in sequences]
     path: list[int] = []  # places of the last sequence's tokens
     last: list[int] = []
     for i in order:
-        current, start = sequences[i]
+        current, start, marked = sequences[i]
         if not 1 <= start <= len(current):
             raise ValueError(f"sequence {i} has {len(current)} tokens and targets from {start}: the first cannot be a target")
         equal = _common_prefix(last, current) if share else 0
@@ -84,8 +90,9 @@ def pack_row(sequences: Sequence[TokenSequence], share: bool = True) -> Row:
         for target in range(start, len(current)):
             label[path[target - 1]] = current[target]
         places[i] = path[start - 1 : len(current) - 1]
+        marks[i] = [path[t] for t in marked]
         last = current
-    return Row(ids, depth, [min(e, len(ids)) for e in end], label, places)
+    return Row(ids, depth, [min(e, len(ids)) for e in end], label, places, marks)
 
 
 def stack(rows: Sequence[Row], indices: Sequence[Sequence[int]], multiple: int = 1) -> Packed:
@@ -99,16 +106,19 @@ def stack(rows: Sequence[Row], indices: Sequence[Sequence[int]], multiple: int =
     end = torch.arange(1, width + 1).repeat(len(rows), 1)  # padding sees itself alone
     label = torch.full(shape, PAD)
     by_sequence: dict[int, list[int]] = {}
+    marks: dict[int, list[int]] = {}
     for r, row in enumerate(rows):
         n = len(row.ids)
         ids[r, :n], depth[r, :n] = torch.tensor(row.ids), torch.tensor(row.depth)
         end[r, :n], label[r, :n] = torch.tensor(row.end), torch.tensor(row.label)
-        for number, mine in zip(indices[r], row.places, strict=True):
+        for number, mine, marked in zip(indices[r], row.places, row.marks, strict=True):
             by_sequence[number] = [r * width + p for p in mine]
+            marks[number] = [r * width + p for p in marked]
     numbers = range(len(by_sequence))
     places = torch.tensor([p for i in numbers for p in by_sequence[i]], dtype=torch.long)
     owner = torch.tensor([i for i in numbers for _ in by_sequence[i]], dtype=torch.long)
-    return Packed(ids, depth, end, label, places, owner, len(by_sequence), sum(len(r.ids) for r in rows))
+    flat = torch.tensor([p for i in numbers for p in marks[i]], dtype=torch.long)
+    return Packed(ids, depth, end, label, places, owner, len(by_sequence), sum(len(r.ids) for r in rows), flat)
 
 
 def pack(groups: Sequence[Sequence[TokenSequence]], capacity: int | None, share: bool, multiple: int = 1) -> Packed:

@@ -70,10 +70,22 @@ class Policy:
         """Flat places that predict a target, their targets, and their hidden states [places, size]."""
         label = packed.label.flatten()
         wanted = (label != PAD).nonzero()[:, 0]
-        hidden = self._backbone(
-            input_ids=packed.ids, use_cache=False, **attention_inputs(packed, self.attention)
-        ).last_hidden_state
-        return wanted, label[wanted], hidden.flatten(0, 1)[wanted]
+        return wanted, label[wanted], self._states(packed)[wanted]
+
+    def hidden(self, packed: Packed) -> torch.Tensor:
+        """Hidden states [marks, size] in front of the output projection, in the order of `packed.marks`."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            return self._states(packed)[packed.marks]
+
+    def _states(self, packed: Packed) -> torch.Tensor:
+        """Hidden states of all places [rows * width, size]."""
+        inputs = attention_inputs(packed, self.attention)
+        return self._backbone(input_ids=packed.ids, use_cache=False, **inputs).last_hidden_state.flatten(0, 1)
+
+    @property
+    def size(self) -> int:
+        """Width of a hidden state."""
+        return self._head.weight.shape[1]
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:

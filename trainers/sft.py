@@ -28,9 +28,10 @@ class _Micro:
 
 
 class SupervisedFineTuning:
-    """The method for `trainers.loop.train`. Raises InputError when there is nothing to learn from."""
+    """The method for `trainers.loop.train`. `first_epoch`: epochs that earlier stages of an online training have had.
+    Raises InputError when there is nothing to learn from."""
 
-    def __init__(self, examples: Sequence[Example], settings: TrainingSection, seed: int) -> None:
+    def __init__(self, examples: Sequence[Example], settings: TrainingSection, seed: int, first_epoch: int = 0) -> None:
         if not examples:
             raise InputError("no training examples: nothing was selected")
         for e in (e for e in examples if e.token_weights is not None):
@@ -38,7 +39,7 @@ class SupervisedFineTuning:
             if len(mine) != len(e.token_ids) or not sum(mine) > 0.0 or min(mine) < 0.0:
                 raise InputError(f"example {e.id}: one weight for each token is needed, none below 0 and not all 0")
         self.examples, self.settings = examples, settings
-        self._plan = batch_plan(len(examples), settings.epochs, settings.batch_size, seed)
+        self._plan = batch_plan(len(examples), settings.epochs, settings.batch_size, seed, settings.steps, first_epoch)
         self.steps = len(self._plan)
 
     def batch(self, step: int) -> tuple[int, list[_Micro]]:

@@ -27,6 +27,7 @@ from rewards.shaping import Scorer, shaped_reward
 from trainers.rollouts import Greedy, Group, Trajectory
 
 _GREEDY = "/greedy"
+Name = tuple[str, int]  # of a completion: its request and its number
 
 
 @dataclass
@@ -42,15 +43,17 @@ class Round:
 
 class Collector:
     """Draws and judges samples. `sampling` and `rewards` are the recipe's sections as plain data; `seed` derives the
-    seed of a sample from its step, problem and number. A `scorer` (a reward model) makes the reward a shaped one."""
+    seed of a sample from its step, problem and number. A `scorer` (a reward model) makes the reward a shaped one, with
+    `alpha` as its scale."""
 
     def __init__(
         self, engine: Engine, encoder: PromptEncoder, pool: VerifierPool, problems: Mapping[str, Problem],
         settings: TrainingSection, sampling: Mapping[str, Any], rewards: Mapping[str, Any], seed: Any,
-        scorer: Scorer | None = None,
+        scorer: Scorer | None = None, alpha: float = 0.5,
     ) -> None:  # fmt: skip
         self.engine, self.encoder, self.pool, self.problems = engine, encoder, pool, problems
-        self.settings, self.sampling, self.rewards, self.seed, self.scorer = settings, sampling, rewards, seed, scorer
+        self.settings, self.sampling, self.rewards, self.seed = settings, sampling, rewards, seed
+        self.scorer, self.alpha = scorer, alpha
 
     def collect(self, step: int, number: int, problems: Sequence[str], journal: Journal) -> Round:
         """Round `number` of step `step`: samples of `problems`, and their greedy completions where the method needs
@@ -76,7 +79,8 @@ class Collector:
         if known is None:  # in the order of the journal, which is that of `drawn`
             journal.append(("judged", number, outcomes))
         judged = {(c.request, c.index): (c, o) for c, o in zip(drawn, outcomes, strict=True)}
-        self._assemble(result, problems, requests, judged)
+        scores = self._scores(result, requests, judged)
+        self._assemble(result, problems, requests, judged, scores)
         return result
 
     def accuracy(self, problems: Sequence[str]) -> float:
@@ -116,7 +120,7 @@ class Collector:
 
     def _assemble(
         self, result: Round, problems: Sequence[str], requests: Sequence[Request],
-        judged: Mapping[tuple[str, int], tuple[Completion, str]],
+        judged: Mapping[Name, tuple[Completion, str]], scores: Mapping[Name, float],
     ) -> None:
         """Groups from completions. An answer that could not be judged is left out: it is not a wrong one."""
         by_name = {r.id: r for r in requests}
@@ -130,7 +134,7 @@ class Collector:
             kept = [(c, o) for c, o in samples if o not in UNSCORED]
             if not kept or (greedy and greedy[1] in UNSCORED):
                 continue
-            rewards = self._rewards(problem, [*kept, *([greedy] if greedy else [])], result.penalties)
+            rewards = self._rewards(problem, [*kept, *([greedy] if greedy else [])], scores, result.penalties)
             trajectories = [
                 Trajectory(c.token_ids, c.logprobs, r, _right(c, o), c.finish_reason == "length")
                 for (c, o), r in zip(kept, rewards, strict=False)
@@ -138,13 +142,28 @@ class Collector:
             baseline = Greedy(rewards[-1], len(greedy[0].token_ids)) if greedy else None
             result.groups.append(Group(problem, request.prompt_ids, trajectories, baseline))
 
-    def _rewards(self, problem: str, judged: Sequence[tuple[Completion, str]], penalties: Counter[str]) -> list[float]:
+    def _scores(
+        self, result: Round, requests: Sequence[Request], judged: Mapping[Name, tuple[Completion, str]]
+    ) -> dict[Name, float]:
+        """The scorer's word on the whole round, asked for in the order of the requests: the order in which completions
+        came in must not decide which of them share a forward pass."""
+        if self.scorer is None:
+            return {}
+        began = time.monotonic()
+        names = [(r.id, i) for r in requests for i in range(len(r.seeds))]
+        questions = [self.problems[name.removesuffix(_GREEDY)].question for name, _ in names]
+        scores = self.scorer(questions, [judged[name][0] for name in names])
+        result.seconds["score"] = time.monotonic() - began
+        return dict(zip(names, scores, strict=True))
+
+    def _rewards(
+        self, problem: str, judged: Sequence[tuple[Completion, str]], scores: Mapping[Name, float], penalties: Counter[str]
+    ) -> list[float]:
         """1 for right, 0 for wrong, -1 for a penalised pattern; with a scorer, the shaped reward. Greedy completions
         are rewarded in the same way as samples."""
         question, wanted = self.problems[problem].question, self.settings.rl.penalties
         if self.scorer is not None:
-            scores = self.scorer([question] * len(judged), [c.text for c, _ in judged])
-            found = [shaped_reward(s, _right(c, o)) for s, (c, o) in zip(scores, judged, strict=True)]
+            found = [shaped_reward(scores[c.request, c.index], _right(c, o), self.alpha) for c, o in judged]
         else:
             found = [1.0 if _right(c, o) else 0.0 for c, o in judged]
         for i, (c, _) in enumerate(judged):

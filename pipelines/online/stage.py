@@ -1,7 +1,8 @@
 """Online training as a stage's shard: opens engine, trainer and verifier, runs the loop, writes the result.
 
-Input: problems, and optionally model (a training artefact to go on from). config, besides that of every training:
-sampling, rewards and prompt (sections), offset and count (the slice of the problems).
+Input: problems, and optionally model (a training artefact to go on from) and reward_model. config, besides that of every
+training: sampling, rewards and prompt (sections), offset and count (the slice of the problems); with a reward model
+shaping (alpha, aggregation).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from data_gen.prompts import PromptEncoder
 from pipelines.files import disk_error, writing
 from pipelines.stage import Report, ShardResult, Task
 from pipelines.store import publish_model
+from rewards.shaping import Scorer
 
 _CANARIES = 4
 
@@ -81,9 +83,21 @@ def _loop(
     canaries = [encoder.encode(p.question) for p in list(problems.values())[:_CANARIES]]
     work = task.artefact.work
     sync = WeightSync(trainer, engine, base, dtype, work / "adapters", canaries)
-    collector = Collector(engine, encoder, pool, problems, settings, sampling, rewards, task.seed)
+    scorer, alpha = _scorer(task, settings, base, encoder)
+    collector = Collector(engine, encoder, pool, problems, settings, sampling, rewards, task.seed, scorer, alpha)
     curriculum = Curriculum(training, task.seed("curriculum"), settings.rl.curriculum)
     return OnlineLoop(trainer, sync, collector, engine, curriculum, validation, work, rewards["max_failure_rate"])
+
+
+def _scorer(task: Task, settings: TrainingSection, base: Path, encoder: PromptEncoder) -> tuple[Scorer | None, float]:
+    """The reward model that shapes rewards, if any, and alpha."""
+    if "reward_model" not in task.inputs:
+        return None, 0.0
+    from pipelines.online.shaping import RewardModelScorer
+
+    shaping, folder = task.config["shaping"], task.input("reward_model").model
+    scorer = RewardModelScorer(folder, settings, base, task.config["dtype"], encoder, shaping["aggregation"])
+    return scorer, shaping["alpha"]
 
 
 def online_metrics(history: list[dict[str, float]]) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Sampling: n completions of every problem, journalled group by group.
 
-Inputs: problems, and optionally model (a training artefact: a LoRA adapter or full weights).
+Inputs: problems, and optionally model (a training artefact: a LoRA adapter or full weights) and choice (a balance
+artefact). With `choice` the temperature is the one that was found there: the key follows from the choice's key, so it
+is known before the temperature is.
 """
 
 from __future__ import annotations
@@ -17,14 +19,15 @@ from configs.rows import Problem, Sample
 from configs.schema import PromptSection
 from data_gen.engine import Completion, EngineConfig, Request
 from data_gen.prompts import PromptEncoder
+from pipelines.balancing import read_choice
 from pipelines.engines import engine_for
 from pipelines.stage import Report, ShardResult, ShardRunner, Task, add_metrics, register
 from pipelines.store import Journal, write_rows
 
 
 class SampleStage:
-    """config: model, dtype, engine, prompt, shots, temperature, top_p, n, max_tokens, stop, batch_size,
-    shard_size, max_model_len, offset, count, adapter, seed."""
+    """config: model, dtype, engine, prompt, shots, temperature (null: the input's choice), top_p, n, max_tokens, stop,
+    batch_size, shard_size, max_model_len, offset, count, adapter, seed."""
 
     name, version, where, device = "sample", 1, "workers", False
 
@@ -43,13 +46,14 @@ class SampleStage:
         problems: list[Problem] = task.rows("problems", Problem)[config["offset"] :]
         problems = problems[: config["count"]] if config["count"] else problems
         base, adapter = weights_of(task)
+        temperature = _temperature(task)
         encoder = PromptEncoder(base, PromptSection.model_validate(config["prompt"]))
         engine = engine_for(engine_config(task, base), task.hints["threads"])
 
         def run(shard: int, report: Report) -> ShardResult:
             size = config["shard_size"]
             mine = problems[shard * size : (shard + 1) * size]
-            requests = [self._request(task, encoder, p) for p in mine]
+            requests = [self._request(task, encoder, p, temperature) for p in mine]
             journal = Journal(task.artefact.work / f"journal-{shard:05d}.jsonl")
             finished = [msgspec.convert(c, Completion) for group in journal.groups for c in group]
             done = {c.request for c in finished}
@@ -68,7 +72,7 @@ class SampleStage:
 
         return run
 
-    def _request(self, task: Task, encoder: PromptEncoder, problem: Problem) -> Request:
+    def _request(self, task: Task, encoder: PromptEncoder, problem: Problem, temperature: float) -> Request:
         config = task.config
         ids = encoder.encode(problem.question, [tuple(s) for s in config["shots"]])
         if len(ids) + config["max_tokens"] > config["max_model_len"]:
@@ -76,9 +80,9 @@ class SampleStage:
                 f"problem {problem.id}: its prompt of {len(ids)} tokens and sampling.max_tokens="
                 f"{config['max_tokens']} exceed sampling.max_model_len={config['max_model_len']}"
             )
-        greedy = config["temperature"] == 0.0
+        greedy = temperature == 0.0
         return Request(
-            id=problem.id, prompt_ids=ids, temperature=config["temperature"], top_p=config["top_p"],
+            id=problem.id, prompt_ids=ids, temperature=temperature, top_p=config["top_p"],
             max_tokens=config["max_tokens"],
             seeds=[0 if greedy else task.seed(problem.id, i) for i in range(config["n"])],
         )
@@ -86,6 +90,12 @@ class SampleStage:
     def metrics(self, task: Task, shards: Sequence[ShardResult]) -> dict[str, Any]:
         total = add_metrics(shards)
         return {**total, "mean_tokens": round(total["tokens"] / total["samples"], 2)}
+
+
+def _temperature(task: Task) -> float:
+    if "choice" in task.inputs:
+        return read_choice(task.input("choice"))["point"]["temperature"]
+    return task.config["temperature"]
 
 
 def weights_of(task: Task) -> tuple[Path, Path | None]:

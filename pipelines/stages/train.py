@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from configs.keys import derive_seed
 from configs.rows import Example, Pair, PairLogprobs
 from configs.schema import ONLINE, TrainingSection
 from pipelines.files import disk_error, writing
@@ -19,11 +20,13 @@ from pipelines.stage import Report, ShardResult, ShardRunner, Task, register
 from pipelines.store import publish_model
 
 if TYPE_CHECKING:
-    from trainers.loop import Method
+    from trainers.loop import Method, Online
 
 
 class TrainStage:
-    """config: training (the section), model, dtype, seed. Writes `model/` and `train.jsonl`, a record a step."""
+    """config: training (the section), model, dtype, seed; online: {total (steps planned), first} where this is a part of
+    one training through all iterations. Writes `model/`, `train.jsonl` (a record a step) and, online, `state/`: float32
+    weights, optimiser, position and random state, which the next iteration's training goes on from."""
 
     name, version, where, device = "train", 2, "workers", True
 
@@ -45,14 +48,16 @@ class TrainStage:
                 from pipelines.online.stage import run_online
 
                 return run_online(task, settings, base, start, report)
-            seed = task.seed("train")
-            rows, method = _method(task, settings, seed)
+            online = _online(task)
+            # the parts of one training share their seed: together they shuffle as the whole would
+            seed = derive_seed(task.config["seed"], "train", "online") if online else task.seed("train")
+            rows, method = _method(task, settings, seed, online.epochs if online else 0)
             output = task.artefact.path / ".model.tmp"
             began = time.monotonic()
             try:
                 history = train(
                     method, settings, base=base, dtype=task.config["dtype"], start=start, seed=seed,
-                    work=task.artefact.work, output=output, report=report,
+                    work=task.artefact.work, output=output, report=report, online=online,
                 )
             except SaveError as e:
                 raise disk_error(e, Path(e.filename)) from e
@@ -78,7 +83,17 @@ def starting_weights(task: Task, settings: TrainingSection) -> tuple[Path, Path 
     return (trained, None) if settings.adapter == "full" else (base, trained)
 
 
-def _method(task: Task, settings: TrainingSection, seed: int) -> tuple[int, Method]:
+def _online(task: Task) -> Online | None:
+    from trainers.loop import Online
+
+    config = task.config.get("online")
+    if config is None:
+        return None
+    before = None if config["first"] else task.input("model").path / "state"
+    return Online.following(config["total"], task.artefact.path / "state", before)
+
+
+def _method(task: Task, settings: TrainingSection, seed: int, first_epoch: int) -> tuple[int, Method]:
     """Number of rows to learn from, and the method with them."""
     if settings.method == "dpo":
         from trainers.dpo import DirectPreferenceOptimization
@@ -89,7 +104,7 @@ def _method(task: Task, settings: TrainingSection, seed: int) -> tuple[int, Meth
     from trainers.sft import SupervisedFineTuning
 
     examples: list[Example] = task.rows("examples", Example)
-    return len(examples), SupervisedFineTuning(examples, settings, seed)
+    return len(examples), SupervisedFineTuning(examples, settings, seed, first_epoch)
 
 
 register(TrainStage())

@@ -195,4 +195,5 @@ def test_curves_for_the_report() -> None:
     ]  # fmt: skip
     assert mean_curve(sums, "right") == []
     drawn = svg([data])
-    assert drawn.count("<polyline") == 1 and drawn.count("<circle") == 1
+    assert drawn.count("<polyline") == 2 and drawn.count("<circle") == 1  # the sample and its class's mean
+    assert svg([]).count("<polyline") == 0

@@ -76,8 +76,12 @@ def test_reward_rises_from_chance_to_above_nine_tenths(
 
 @pytest.mark.parametrize(
     "options",
-    [("training.rl.validation=1", "training.rl.validate_every=4"), pytest.param(T1, marks=pytest.mark.slow)],
-    ids=["remax", "t1"],
+    [
+        ("training.rl.validation=1", "training.rl.validate_every=4"),
+        pytest.param(T1, marks=pytest.mark.slow),
+        pytest.param(("reward_model={kind: outcome, validation_fraction: 0.0}",), marks=pytest.mark.slow),
+    ],
+    ids=["remax", "t1", "shaped"],
 )
 def test_a_killed_training_ends_with_the_same_weights(guesser: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
     recipe = write_digits_recipe(
@@ -167,6 +171,34 @@ def test_a_sabotaged_swap_stops_the_run(
     assert not history
     assert "sampler does not have the trainer's weights" in str(result.exception)
     assert ("of what the training has changed" if rate < 0.001 else "nats a token on the canary") in str(result.exception)
+
+
+@pytest.mark.parametrize("kind", ["outcome", "process"])
+def test_a_reward_model_of_the_same_run_shapes_the_rewards(
+    guesser: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Right answers in (0, 1), wrong ones in (-1, 0), and the training still learns to be right."""
+    from pipelines.online.rollouts import Collector, Round
+
+    rounds: list[Round] = []
+    collect = Collector.collect
+
+    def watched(self: Collector, *arguments: Any) -> Round:
+        rounds.append(collect(self, *arguments))
+        return rounds[-1]
+
+    monkeypatch.setattr(Collector, "collect", watched)
+    recipe = write_digits_recipe(
+        tmp_path / "digits.yaml", guesser, "training.method=rloo", "training.rl.steps=30", "rollouts.n=5",
+        f"reward_model={{kind: {kind}, validation_fraction: 0.0, epochs: 2, alpha: 1.0}}",
+    )  # fmt: skip
+    history, result = run(recipe, tmp_path, monkeypatch)
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert "iteration1/reward_train" in result.output
+    samples = [s for r in rounds for g in r.groups for s in g.samples]
+    assert all(0.0 < s.reward < 1.0 if s.right else -1.0 < s.reward < 0.0 for s in samples)
+    assert len({s.reward for s in samples}) > 10
+    assert sum(h["right"] for h in history[-5:]) / 5 > 0.9
 
 
 def test_too_many_answers_that_cannot_be_judged_stop_the_run(

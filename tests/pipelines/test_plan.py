@@ -11,7 +11,8 @@ from configs.errors import ConfigError
 from configs.load import load_recipe
 from configs.schema import ModelSection
 from pipelines.models import ResolvedModel, resolve_model
-from pipelines.plan import Plan, build, resolve
+from pipelines.plan import Builder, Plan, build, resolve
+from pipelines.plan_pairs import values
 from pipelines.stage import Stage
 
 MODEL = ResolvedModel("m", Path("/nowhere"), "f" * 32)
@@ -195,3 +196,120 @@ def test_resolving_settles_what_depends_on_the_machine(tmp_path: Path, monkeypat
     assert resolved.data.train.path == str(tmp_path / "own.jsonl"), "a resume may come from another folder"
     assert resolved.model.name == str(tmp_path / "model")
     assert resolve(resolved) == resolved
+
+
+BSTAR = ("iterations.scheme=bstar", "training.steps=10")
+
+
+def test_the_sampling_of_bstar_has_its_temperature_from_the_balance():
+    plan = plan_of(*BSTAR)
+    sample = stage(plan, "iteration1/sample")
+    assert sample.config["temperature"] is None
+    assert sample.inputs["choice"].label == "iteration1/sweep4/balance"
+    assert stage(plan, "iteration1/sweep2").inputs["before"].label == "iteration1/sweep1/balance"
+    assert set(stage(plan, "iteration1/sweep3/balance").inputs) == {
+        "problems", "before", *(f"{kind}{i}" for kind in ("samples", "verdicts") for i in (1, 2, 3))
+    }
+    assert stage(plan, "iteration1/select").kind == "select_balanced"
+
+
+@pytest.mark.parametrize(
+    ("override", "first", "untouched"),
+    [
+        ("balance.n_star=8", "iteration1/sweep1/balance", "iteration1/sweep1"),
+        ("balance.temperatures=[0.5, 1.0]", "iteration1/sweep1", "problems/clean"),
+        ("balance.risk=0.1", "iteration1/sweep1/balance", "iteration1/sweep1/verify"),
+    ],
+)
+def test_a_setting_of_the_balance_changes_what_follows_and_nothing_before(override: str, first: str, untouched: str):
+    before, after = keys(plan_of(*BSTAR)), keys(plan_of(*BSTAR, override))
+    labels = {label for label in before if before[label] != after[label]}
+    assert {first, "iteration1/sample", "iteration1/train"} <= labels
+    assert untouched not in labels
+
+
+@pytest.mark.parametrize("kind", ["outcome", "process"])
+def test_a_reward_model_is_there_before_the_sweep_that_it_scores(kind: str):
+    measured = ("exploration.measure=true", "evaluation.samples=4")
+    scored = (*BSTAR, *measured, "balance.scorer=reward_model", f"reward_model.kind={kind}")
+    plan = plan_of(*scored)
+    scores = stage(plan, "iteration1/sweep2/balance").inputs["scores2"]
+    model = stage(plan, "iteration1/reward_train")
+    assert scores.kind == "reward_score" and scores.inputs["reward_model"] is model
+    first = model.inputs["groups"].inputs["samples0"]
+    assert first.label == "iteration1/reward/sample" and first.config["temperature"] == 0.7 and "choice" not in first.inputs
+    assert stage(plan, "iteration1/select").inputs["scores"].label == "iteration1/reward_score"
+    assert stage(plan, "iteration1/select").config["aggregation"] == "minimum"
+    labels = [s.label for s in plan.stages]
+    assert len(set(labels)) == len(labels) and "iteration2/reward/sample" not in labels
+    assert stage(plan, "initial/word-problems/sampled/exploration").inputs["scores"].inputs["reward_model"] is model
+    again = plan_of(*scored, "reward_model.retrain=true")
+    assert set(stage(again, "iteration2/reward_data").inputs) >= {"samples0", "samples1", "verdicts1"}
+
+
+def test_rollouts_at_a_temperature_that_is_not_known_yet_are_refused():
+    plan = plan_of(*BSTAR)
+    b, samples, problems = Builder(plan.recipe, MODEL), stage(plan, "iteration1/sample"), stage(plan, "problems/clean")
+    with pytest.raises(ConfigError, match="temperature is chosen while the run goes on"):
+        values(b, "iteration1", problems, samples, stage(plan, "iteration1/verify"), plan.recipe.rollouts)
+
+
+def test_settings_that_say_nothing_are_no_part_of_a_key():
+    """Artefacts keep their keys when the schema gets new settings."""
+    plain = stage(plan_of(), "iteration1/train")
+    assert not {"steps", "infinite", "rl"} & set(plain.config["training"])
+    assert not {"label", "min_reward"} & set(stage(plan_of(), "iteration1/select").config)
+    assert keys(plan_of("training.infinite.constant=0.3", "training.rl.steps=7")) == keys(plan_of())
+    assert "iteration1/train" in changed("training.steps=7")
+    assert "iteration1/train" in changed("training.schedule=infinite")
+
+
+def test_the_fixed_temperature_is_none_of_bstars_business():
+    before, after = keys(plan_of(*BSTAR)), keys(plan_of(*BSTAR, "sampling.temperature=0.3"))
+    assert before == after
+
+
+def test_online_schemes_go_on_from_the_last_iteration_with_one_schedule():
+    plan = plan_of("iterations.scheme=online_rft", "training.steps=10")
+    first, second = (stage(plan, f"iteration{i}/train") for i in (1, 2))
+    assert (first.config["online"], second.config["online"]) == ({"total": 20, "first": True}, {"total": 20, "first": False})
+    assert second.inputs["model"] is first and "model" not in first.inputs
+    assert stage(plan, "iteration1/select").kind == "select"
+    assert "online" not in stage(plan_of(), "iteration1/train").config
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("iterations.scheme=bstar",), "set `training.steps`"),
+        (("iterations.scheme=online_rft", "training.schedule=constant"), "`training.warmup_ratio: 0`"),
+        (("balance.temperatures=[1.0, 0.5]",), "`temperatures` must ascend"),
+        (("balance.rounds=[0.5]",), "the last of `rounds` must be 1"),
+        (("balance.n_star=auto",), "set `target`"),
+        (("training={method: dpo, steps: 3}", "pairs.kind=rise"), "`steps` belongs to `method: sft`"),
+        (("training={method: remax, schedule: infinite}", "sampling.shots=[]"), "does not exist for method `remax`"),
+        (("training={method: remax, steps: 3}", "sampling.shots=[]"), "`rl.steps` for online methods"),
+        (("balance.scorer=reward_model",), "needs `reward_model.kind`"),
+        ((*BSTAR, "selection.advantage_weights=0.5"), "selects by its own reward"),
+        ((*BSTAR, "selection.prefer=reward", "reward_model.kind=outcome"), "selects by its own reward"),
+    ],
+)
+def test_settings_of_online_schemes_that_do_not_fit_are_refused(overrides: tuple[str, ...], message: str):
+    with pytest.raises(ConfigError, match=message):
+        load_recipe("demo", list(overrides))
+
+
+def test_a_constant_rate_needs_no_plan():
+    plan = plan_of("iterations.scheme=online_rft", "training.schedule=constant", "training.warmup_ratio=0")
+    assert stage(plan, "iteration2/train").config["online"]["total"] == 0
+
+
+def test_metrics_of_exploration_are_measured_where_asked_for():
+    assert not [s for s in plan_of().stages if s.kind == "exploration"]
+    plan = plan_of("exploration.measure=true", "evaluation.samples=4", "balance.scorer=confidence")
+    labels = [s.label for s in plan.stages if s.kind == "exploration"]
+    assert labels == [
+        "initial/word-problems/sampled/exploration", "iteration1/exploration", "iteration1/word-problems/sampled/exploration",
+        "iteration2/exploration", "iteration2/word-problems/sampled/exploration",
+    ]
+    assert set(stage(plan, "iteration1/exploration").inputs) == {"problems", "samples", "verdicts", "examples", "scores"}

@@ -14,7 +14,9 @@ from trainers.packing import PAD, TokenSequence, budgeted, pack, pack_row, uniqu
 from trainers.policy import Policy
 
 IDS = st.lists(st.integers(0, 2), min_size=2, max_size=9)
-SEQUENCE = IDS.flatmap(lambda ids: st.builds(TokenSequence, st.just(ids), st.integers(1, len(ids))))
+SEQUENCE = IDS.flatmap(
+    lambda ids: st.builds(TokenSequence, st.just(ids), st.integers(1, len(ids)), st.lists(st.integers(0, len(ids) - 1)))
+)
 SEQUENCES = st.lists(SEQUENCE, min_size=1, max_size=6)
 
 
@@ -27,7 +29,9 @@ def test_every_sequence_sees_itself_and_nothing_else(sequences: list[TokenSequen
     row = pack_row(sequences, share)
     assert len(row.ids) == unique_tokens(sequences, share)
     assert len(row.ids) <= sum(len(s.ids) for s in sequences)
-    for (ids, start), places in zip(sequences, row.places, strict=True):
+    for (ids, start, marks), places, marked in zip(sequences, row.places, row.marks, strict=True):
+        for mark, place in zip(marks, marked, strict=True):
+            assert [row.ids[k] for k in _seen(row.end, place)] == ids[: mark + 1]
         assert [row.label[p] for p in places] == ids[start:]
         for target, place in enumerate(places, start):
             seen = _seen(row.end, place)
