@@ -1,12 +1,14 @@
 """How much of what is learned from Knights and Knaves is learned by heart: bare answers beside worked solutions.
 
-`python -m benchmarks.memorisation [key=value ...]` runs the recipe `knights_demo` with `solutions: answer` and with
-`solutions: steps`, probes the start and both trained models on their training puzzles, new ones and the versions of both,
-and writes benchmarks/results/memorisation.json. What is in the store already is not computed again.
+`python -m benchmarks.memorisation [--arms answer,steps] [--limit N] [key=value ...]` runs the recipe `knights_demo` with
+`solutions: answer` and with `solutions: steps`, probes the start and the trained models on N of their training puzzles, N
+new ones and the versions of both, and writes benchmarks/results/memorisation.json. What is in the store already is not
+computed again.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -23,10 +25,10 @@ def ratchet(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "pipelines.cli", *arguments], check=True)
 
 
-def probe(run: Path, iteration: int) -> list[dict[str, Any]]:
+def probe(run: Path, iteration: int, limit: int) -> list[dict[str, Any]]:
     """The records of one model of a run: one for each set of puzzles and version."""
     folder = RUNS / f"{run.name}-probe-{iteration}"
-    ratchet("probe", str(run), "--iteration", str(iteration), "--limit", "120", "--run-dir", str(folder))
+    ratchet("probe", str(run), "--iteration", str(iteration), "--limit", str(limit), "--run-dir", str(folder))
     return json.loads((folder / "memorisation.json").read_text())["rows"]
 
 
@@ -45,11 +47,17 @@ def row(arm: str, before: dict[str, Any], after: dict[str, Any]) -> dict[str, An
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--arms", type=lambda names: names.split(","), default=list(ARMS), help="some of answer,steps")
+    parser.add_argument("--limit", type=int, default=100, help="puzzles seen, and new ones, that are asked")
+    parser.add_argument("overrides", nargs="*", help="settings of the recipe, e.g. training.epochs=10")
+    arguments = parser.parse_args()
     rows, arms = [], {}
-    for arm, settings in ARMS.items():
+    for arm in arguments.arms:
         run = RUNS / f"memorisation-{arm}"
-        ratchet("run", "knights_demo", "--run-dir", str(run), f"data.train.solutions={arm}", *settings, *sys.argv[1:])
-        before, after = probe(run, 0), probe(run, 1)
+        ratchet("run", "knights_demo", "--run-dir", str(run), f"data.train.solutions={arm}", *ARMS[arm],
+                *arguments.overrides)
+        before, after = (probe(run, iteration, arguments.limit) for iteration in (0, 1))
         rows += [row(arm, b, a) for b, a in zip(before, after, strict=True)]
         arms[arm] = {"start": before, "trained": after}
     for r in rows:

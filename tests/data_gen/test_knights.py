@@ -60,7 +60,7 @@ def random_claims(draw: st.DrawFn, most: int = 6) -> Claims:
 # --- the solver -----------------------------------------------------------------------------------
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(random_claims(most=8))
 def test_the_solver_finds_what_trying_everything_finds(claims: Claims):
     found = solve(claims)
@@ -68,7 +68,7 @@ def test_the_solver_finds_what_trying_everything_finds(claims: Claims):
     assert len(set(found)) == len(found)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(random_claims())
 def test_a_truth_table_holds_the_truth_under_every_assignment(claims: Claims):
     people = len(claims)
@@ -89,7 +89,7 @@ def test_known_puzzles():
 # --- the reasoner ---------------------------------------------------------------------------------
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(random_claims())
 def test_every_step_follows_from_one_claim_and_the_last_state_is_a_solution(claims: Claims):
     possible = by_brute_force(claims)
@@ -138,7 +138,7 @@ def moved(statement: Statement, place: Mapping[int, int], rng: random.Random) ->
     return Compound(statement.op, tuple(parts))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(random_claims(), st.randoms(use_true_random=False))
 def test_the_core_knows_no_names_and_no_order(claims: Claims, rng: random.Random):
     people = len(claims)
@@ -230,7 +230,7 @@ arguments = {
 }  # fmt: skip
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(**arguments)
 def test_what_the_question_says_has_one_solution_and_it_is_the_answer(seed, split, people, depth, width):
     for index, problem in enumerate(generate(4, split, seed, people, depth, width)):
@@ -243,7 +243,7 @@ def test_what_the_question_says_has_one_solution_and_it_is_the_answer(seed, spli
         assert problem.solution and verify(problem.solution, problem.answer).outcome == "correct"
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(**arguments)
 def test_perturbed_puzzles_differ_in_one_place_and_have_another_solution(seed, split, people, depth, width):
     originals = generate(4, split, seed, people, depth, width)
@@ -262,7 +262,7 @@ def test_perturbed_puzzles_differ_in_one_place_and_have_another_solution(seed, s
             assert same_but_leaf == (variant == "leaf")
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(**arguments)
 def test_reworded_puzzles_have_the_same_logic(seed, split, people, depth, width):
     originals = generate(4, split, seed, people, depth, width)
@@ -276,7 +276,7 @@ def test_reworded_puzzles_have_the_same_logic(seed, split, people, depth, width)
             assert before.question != after.question
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(seeds=st.tuples(st.integers(0, 99), st.integers(0, 99)), people=st.sampled_from([[2], [3], [2, 4]]))
 def test_no_new_and_no_perturbed_puzzle_is_in_any_training_set(seeds, people):
     train = {p.core for p in generate(40, "train", seeds[0], people)}

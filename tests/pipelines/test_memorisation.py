@@ -250,7 +250,7 @@ def test_train_probe_and_resume(tiny_model: Path, tmp_path: Path):
     home = tmp_path / "home"
     small = (
         f"model.name={tiny_model}", "model.dtype=float32", "data.train.limit=4", "training.epochs=1", "training.adapter=full",
-        "sampling.max_tokens=2", "evaluation.max_tokens=6", "executor.threads=1",
+        "sampling.max_tokens=2", "evaluation.max_tokens=6", "executor.threads=1", "evaluation.benchmarks.0.source.limit=3",
     )
     ratchet("run", "knights_demo", *small, "--run-dir", "run", home=home, cwd=tmp_path)
     shown = ratchet("probe", "run", "--variants", "leaf,names", "--limit", "3", "--run-dir", "probe", home=home, cwd=tmp_path)
