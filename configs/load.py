@@ -12,6 +12,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from configs.errors import ConfigError
+from configs.merge import item_number, items_of, merge
+from configs.phases import phase_data
 from configs.schema import Recipe
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -50,9 +52,19 @@ def find_recipe(name: str) -> Path:
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     """The validated recipe of a file or shipped name with dotted overrides `a.b=value` applied."""
     path = find_recipe(name)
+    data, places = _read(path, ())
+    data.setdefault("name", path.stem)
+    for override in overrides:
+        parts = apply_override(data, override)
+        places = {loc: at for loc, at in places.items() if loc[: len(parts)] != parts}
+        places[parts] = f"override `{override}`"
+    return validate(data, str(path), places)
+
+
+def _read(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], dict[Loc, str]]:
+    """Plain data of a recipe file and FILE:LINE of its keys; with `extends: OTHER`, those keys changed in the other recipe."""
     try:
-        text = path.read_text()
-        data, lines = _parse(text)
+        data, lines = _parse(path.read_text())
     except UnicodeDecodeError as e:
         raise ConfigError(f"{path}: not a text file ({e})") from e
     except yaml.MarkedYAMLError as e:
@@ -60,35 +72,59 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
         raise ConfigError(f"{at}: not valid YAML: {e.problem}") from e
     except yaml.YAMLError as e:
         raise ConfigError(f"{path}: not valid YAML: {e}") from e
-    data.setdefault("name", path.stem)
-    places: dict[Loc, int | str] = dict(lines)
-    for override in overrides:
-        parts = apply_override(data, override)
-        places = {loc: at for loc, at in places.items() if loc[: len(parts)] != parts}
-        places[parts] = override
-    return validate(data, str(path), places)
+    places = {loc: f"{path}:{line}" for loc, line in lines.items()}
+    if "extends" not in data:
+        return data, places
+    other, at = data.pop("extends"), places.pop(("extends",))
+    if not isinstance(other, str):
+        raise ConfigError(f"{at}: `extends` names one recipe, shipped or a .yaml file (got {other!r})")
+    beside = path.parent / other
+    parent = beside if beside.suffix in {".yaml", ".yml"} else find_recipe(other)
+    if not parent.is_file():
+        raise ConfigError(f"{at}: `extends`: {parent} does not exist")
+    if parent.resolve() in (p.resolve() for p in (*above, path)):
+        raise ConfigError(f"{at}: `extends` goes round in a circle")
+    base, base_places = _read(parent, (*above, path))
+    base.pop("name", None)  # a name belongs to one recipe
+    try:
+        return merge(base, data), base_places | {_numbered(loc, base): place for loc, place in places.items()}
+    except ConfigError as e:
+        raise ConfigError(f"{path}: {e}") from None
 
 
-def validate(data: Mapping[str, Any], where: str, places: Mapping[Loc, int | str] | None = None) -> Recipe:
+def validate(data: Mapping[str, Any], where: str, places: Mapping[Loc, str] | None = None) -> Recipe:
     """A Recipe from plain data. Errors list every wrong key with a suggestion and its place: the line in the
     file, or the override that set it."""
     try:
-        return Recipe.model_validate(data)
+        recipe = Recipe.model_validate(data)
     except ValidationError as e:
-        messages = []
-        for error in e.errors():
-            loc = tuple(error["loc"])
-            unknown = error["type"] == "extra_forbidden"
-            loc = loc if unknown else _within_schema(loc)
-            key = ".".join(str(p) for p in loc) or "recipe"
-            place = _place_of(loc, places or {})
-            at = f"override `{place}`" if isinstance(place, str) else f"{where}:{place}" if place else where
-            if unknown:
-                messages.append(f"{at}: unknown key `{key}`{_suggest(loc)}")
-            else:
-                given = "" if isinstance(error.get("input"), dict) else f" (got {error.get('input')!r})"
-                messages.append(f"{at}: `{key}`: {error['msg'].removeprefix('Value error, ')}{given}")
-        raise ConfigError("\n".join(messages)) from None
+        raise ConfigError("\n".join(_messages(e, where, places or {}))) from None
+    messages = []
+    for number, phase in enumerate(recipe.phases):
+        try:
+            Recipe.model_validate(phase_data(recipe, phase))
+        except ValidationError as e:
+            messages += _messages(e, where, places or {}, ("phases", number))
+    if messages:
+        raise ConfigError("\n".join(messages))
+    return recipe
+
+
+def _messages(error: ValidationError, where: str, places: Mapping[Loc, str], phase: Loc = ()) -> list[str]:
+    """A line for each wrong key; those of a phase stand under `phase`."""
+    messages = []
+    for e in error.errors():
+        loc = tuple(e["loc"])
+        unknown = e["type"] == "extra_forbidden"
+        loc = loc if unknown else _within_schema(loc)
+        key = ".".join(str(p) for p in (*phase, *loc)) or "recipe"
+        at = _place_of((*phase, *loc), places) or where
+        if unknown:
+            messages.append(f"{at}: unknown key `{key}`{_suggest(loc)}")
+        else:
+            given = "" if isinstance(e.get("input"), dict) else f" (got {e.get('input')!r})"
+            messages.append(f"{at}: `{key}`: {e['msg'].removeprefix('Value error, ')}{given}")
+    return messages
 
 
 def valid_keys(model: type[BaseModel] = Recipe, prefix: str = "") -> list[str]:
@@ -131,7 +167,7 @@ def _suggest(loc: Loc) -> str:
 def apply_override(data: dict[str, Any], override: str) -> Loc:
     """Set one dotted key in nested plain data; the value is read as YAML. List items by number: `a.0.b`.
 
-    Returns where it was set."""
+    A list item that has a name goes by that as well: `phases.sft.training.epochs`. Returns where it was set."""
     key, eq, raw = override.partition("=")
     if not eq or not key:
         raise ConfigError(f"override `{override}` is not of the form key=value, e.g. sampling.temperature=0.8")
@@ -145,13 +181,14 @@ def apply_override(data: dict[str, Any], override: str) -> Loc:
     for i, part in enumerate(parts):
         last = i == len(parts) - 1
         if isinstance(node, list):
-            if not part.isdigit() or int(part) >= len(node):
-                raise ConfigError(f"override `{override}`: `{'.'.join(parts[:i])}` has items 0 to {len(node) - 1}")
-            loc.append(int(part))
+            number = item_number(node, part)
+            if number is None:
+                raise ConfigError(f"override `{override}`: `{'.'.join(parts[:i])}` {items_of(node)}")
+            loc.append(number)
             if last:
-                node[int(part)] = value
+                node[number] = value
             else:
-                node = node[int(part)]
+                node = node[number]
         elif isinstance(node, dict):
             loc.append(part)
             if last:
@@ -165,7 +202,18 @@ def apply_override(data: dict[str, Any], override: str) -> Loc:
     return tuple(loc)
 
 
-def _place_of(loc: Loc, places: Mapping[Loc, int | str]) -> int | str | None:
+def _numbered(loc: Loc, data: Any) -> Loc:
+    """`loc` with the numbers of list items in place of their names."""
+    numbered: list[str | int] = []
+    for part in loc:
+        if isinstance(data, list) and (number := item_number(data, str(part))) is not None:
+            part = number
+        numbered.append(part)
+        data = data[part] if isinstance(data, dict | list) and (isinstance(data, list) or part in data) else None
+    return tuple(numbered)
+
+
+def _place_of(loc: Loc, places: Mapping[Loc, str]) -> str | None:
     """The place of the longest known prefix of `loc`."""
     for end in range(len(loc), 0, -1):
         if loc[:end] in places:

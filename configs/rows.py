@@ -252,6 +252,19 @@ class ProblemScore(Row, frozen=True, kw_only=True):
     text: str
 
 
+class SampledProblem(Row, frozen=True, kw_only=True):
+    """The sampled answers to one problem of a benchmark: `correct` of `samples`, in `answers` different values. The most
+    frequent one, `majority` (None where none gives an answer), has `votes` of them."""
+
+    problem: str
+    samples: int
+    correct: int
+    answers: int
+    votes: int
+    majority: str | None
+    majority_correct: bool
+
+
 _ARROW: dict[Any, str] = {str: "string", int: "int64", float: "float64", bool: "bool_"}
 
 

@@ -6,20 +6,15 @@ recipe in a run folder says what was really done.
 
 from __future__ import annotations
 
-import itertools
 from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-
-class Section(BaseModel):
-    """Base of all sections: frozen, unknown keys and infinite numbers forbidden."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-Positive = Annotated[int, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+from configs.balance_section import BalanceSection, ExplorationSection
+from configs.evaluation_section import EvaluationSection, SourceSection
+from configs.phase_section import PhaseSection
+from configs.reward_section import RewardModelSection
+from configs.section import Fraction, Positive, Section
 
 
 class ModelSection(Section):
@@ -29,40 +24,6 @@ class ModelSection(Section):
     name: str = "bundled:smollm2-135m-instruct"
     revision: str | None = None
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-
-
-KNIGHTS = ("people", "depth", "width", "variant", "solutions")  # keys of source `knights`
-
-
-class SourceSection(Section):
-    """Where problems come from. `levels` and `max_number` belong to `procedural`, `path` to `jsonl`, the last five keys to
-    `knights` (see docs/memorisation.md)."""
-
-    source: Literal["gsm8k", "math", "math500", "jsonl", "procedural", "knights"] = "procedural"
-    split: Literal["train", "test"] = "train"
-    limit: Positive | None = None
-    offset: Annotated[int, Field(ge=0)] = 0
-    seed: int | None = None
-    path: str | None = None
-    levels: list[Annotated[int, Field(ge=1, le=6)]] | None = None
-    max_number: Annotated[int, Field(ge=5)] | None = None
-    people: Annotated[list[Annotated[int, Field(ge=2, le=8)]], Field(min_length=1)] | None = None
-    depth: Annotated[int, Field(ge=2, le=3)] | None = None
-    width: Annotated[int, Field(ge=2, le=3)] | None = None
-    variant: Literal["leaf", "statement", "names", "order", "roles"] | None = None
-    solutions: Literal["steps", "answer"] | None = None
-
-    @model_validator(mode="after")
-    def _options_fit_source(self) -> SourceSection:
-        if (self.source == "jsonl") != (self.path is not None):
-            raise ValueError("`path` is required by source `jsonl` and belongs to no other source")
-        if self.source in ("procedural", "knights") and self.limit is None:
-            raise ValueError(f"source `{self.source}` is endless: set `limit`")
-        if self.source != "procedural" and (self.levels or self.max_number):
-            raise ValueError("`levels` and `max_number` belong to source `procedural` only")
-        if self.source != "knights" and any(getattr(self, key) is not None for key in KNIGHTS):
-            raise ValueError(f"`{'`, `'.join(KNIGHTS)}` belong to source `knights` only")
-        return self
 
 
 class PromptSection(Section):
@@ -88,15 +49,25 @@ class DataSection(Section):
     """Training problems, the prompt, and the protection of the evaluation sets.
 
     With `fresh_per_iteration`, iteration i samples the i-th slice of `train.limit` / `iterations.count`
-    problems instead of all of them each time.
+    problems instead of all of them each time. `validation` problems are taken out of the training problems, by a seeded
+    hash of their text, and are the source `validation` of benchmarks.
     """
 
     train: SourceSection = SourceSection(source="procedural", limit=256)
     prompt: PromptSection = PromptSection()
+    validation: Annotated[int, Field(ge=0)] = 0
     fresh_per_iteration: bool = False
     decontaminate: bool = True
     ngram: Positive = 13
     lcs_ratio: Fraction = 0.6
+
+    @model_validator(mode="after")
+    def _validation_fits(self) -> DataSection:
+        if self.validation and not self.decontaminate:
+            raise ValueError("`validation` needs `decontaminate: true`, which keeps those problems out of the training")
+        if self.train.source == "validation":
+            raise ValueError("source `validation` is for `evaluation.benchmarks`: training must not see it")
+        return self
 
 
 class SamplingSection(Section):
@@ -132,12 +103,13 @@ class RewardsSection(Section):
 
 
 class SelectionSection(Section):
-    """Rejection sampling: which correct samples become training examples.
+    """Rejection sampling: which correct samples become training examples. With `max_per_problem: 0` and `include_human`,
+    plain supervised fine-tuning on the solutions that came with the problems; nothing is sampled for it.
 
     `advantage_weights` rolls out the steps of right samples (see `rollouts`) and weighs their tokens with exp(A / this).
     """
 
-    max_per_problem: Positive = 4
+    max_per_problem: Annotated[int, Field(ge=0)] = 4
     label: Literal["verified", "weighted_vote"] = "verified"
     prefer: Literal["random", "shortest", "reward"] = "random"
     min_reward: float | None = None
@@ -149,6 +121,17 @@ class SelectionSection(Section):
     def by_reward(self) -> bool:
         """Whether a reward model's scores are needed."""
         return self.prefer == "reward" or self.min_reward is not None or self.label == "weighted_vote"
+
+    @model_validator(mode="after")
+    def _something_is_selected(self) -> SelectionSection:
+        if self.max_per_problem == 0 and not self.include_human:
+            raise ValueError("`max_per_problem: 0` selects no sample: set `include_human: true` too, or a number above 0")
+        if self.max_per_problem == 0 and (self.by_reward or self.advantage_weights is not None):
+            raise ValueError(
+                "`max_per_problem: 0` selects no sample: `prefer: reward`, `min_reward`, `label: weighted_vote` and "
+                "`advantage_weights` have none to choose or to weigh"
+            )
+        return self
 
 
 ErrorType = Literal[
@@ -269,6 +252,7 @@ class PolicyGradientSection(Section):
     importance_cap: Annotated[float, Field(ge=1.0)] | None = 2.0
     min_p: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     penalties: list[Literal["overlong", "repetition", "garbage"]] = []
+    step_rollouts: Annotated[int, Field(ge=0)] = 0
     oversampling: Annotated[float, Field(ge=1.0)] = 1.0
     curriculum: bool = False
     validation: Annotated[int, Field(ge=0)] = 0
@@ -280,6 +264,8 @@ class PolicyGradientSection(Section):
     def _options_fit(self) -> PolicyGradientSection:
         if self.anchor_decay is not None and self.kl == "none":
             raise ValueError("`anchor_decay` moves the reference of the KL term: set `kl` too")
+        if self.step_rollouts and self.baseline != "none":
+            raise ValueError("the baseline of a step is the value before it (`step_rollouts`): set `baseline: none`")
         return self
 
 
@@ -324,12 +310,17 @@ class TrainingSection(Section):
     batch_size: Positive = 16
     micro_batch_tokens: Positive = 4096
     gradient_checkpointing: bool = False
-    checkpoint_every: Positive = 20
+    checkpoint_every: Positive | Literal["auto"] = "auto"
 
     @model_validator(mode="after")
     def _method_fits(self) -> TrainingSection:
         if self.method in ONLINE and self.rl.kl == "sequence" and self.method != "rloo":
             raise ValueError("`rl.kl: sequence` (T1's leave-one-out of the KL) belongs to method `rloo`")
+        if self.rl.step_rollouts and self.method != "reinforce":
+            raise ValueError(
+                "`rl.step_rollouts` compares with the value before each step, not with `remax`'s greedy solution, `rloo`'s "
+                f"other samples or `grpo`'s mean and standard deviation: set `method: reinforce` instead of `{self.method}`"
+            )
         if self.steps is not None and self.method != "sft":
             raise ValueError("`steps` belongs to `method: sft`; set `epochs`, or `rl.steps` for online methods")
         if self.method in ONLINE and self.schedule == "infinite":
@@ -337,55 +328,6 @@ class TrainingSection(Section):
         return self
 
 
-class RewardModelSection(Section):
-    """A reward model, trained on the run's own verified samples: see `trainers/reward_model.py` and
-    `trainers/process_reward_model.py`. None: `learning_rate`, `epochs`, `batch_size` as in `training`.
-
-    A problem gives a group of at most `samples` solutions. `loss: pairs` is the control arm of single pairs. Without
-    `retrain`, the model of the first iteration serves all of them, so that its scores can be compared.
-    """
-
-    kind: Literal["none", "outcome", "process"] = "none"
-    loss: Literal["listwise", "pairs"] = "listwise"
-    labels: Literal["soft", "hard"] = "soft"
-    aggregation: Literal["minimum", "product", "last"] = "minimum"
-    retrain: bool = False
-    samples: Annotated[int, Field(ge=2)] = 6
-    similarity: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
-    truncated_negatives: bool = True
-    balance_difficulty: bool = False
-    min_groups: Positive = 1
-    validation_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
-    learning_rate: Annotated[float, Field(gt=0.0)] | None = None
-    epochs: Positive | None = None
-    batch_size: Positive | None = None
-    alpha: Annotated[float, Field(gt=0.0)] = 0.5
-
-
-class BenchmarkSection(Section):
-    """One evaluation set; `name` labels it in reports and folders."""
-
-    name: Annotated[str, Field(pattern=r"^[^/]+$")]
-    source: SourceSection
-
-
-class EvaluationSection(Section):
-    """How every model of the run is measured. Greedy always; `samples` > 0 adds sampled accuracy."""
-
-    benchmarks: list[BenchmarkSection] = []
-    initial: bool = True
-    mode: Literal["strict", "lenient"] = "lenient"
-    samples: Annotated[int, Field(ge=0)] = 0
-    temperature: Annotated[float, Field(gt=0.0, le=5.0)] = 0.7
-    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    max_tokens: Positive | None = None
-
-    @model_validator(mode="after")
-    def _names_differ(self) -> EvaluationSection:
-        names = [b.name for b in self.benchmarks]
-        if len(set(names)) != len(names):
-            raise ValueError(f"benchmark names must differ: {names}")
-        return self
 
 
 class IterationsSection(Section):
@@ -407,71 +349,27 @@ class IterationsSection(Section):
         return self.scheme in ("online_rft", "bstar")
 
 
-class BalanceSection(Section):
-    """How scheme `bstar` chooses temperature and reward threshold (see `pipelines/balance.py`), and who scores samples.
-
-    The reward of a sample is 1 if it is correct, else 0, plus the scorer's value divided by `score_scale`. The sweep draws
-    `n` samples of each of `queries` training problems at every temperature. `n_star: auto` is the paper's
-    ceil(target / problems). `target`: samples wanted from all problems; null: n_star for each.
-    """
-
-    temperatures: Annotated[list[Annotated[float, Field(gt=0.0, le=5.0)]], Field(min_length=1)] = [
-        0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2
-    ]  # fmt: skip
-    thresholds: Annotated[list[float], Field(min_length=1)] = [round(0.1 * i - 1, 1) for i in range(21)]
-    queries: Positive = 600
-    n: Positive | None = None
-    n_star: Positive | Literal["auto"] = 6
-    target: Positive | None = None
-    responses_per_query: Positive | Literal["all", "target"] = "all"
-    average: Literal["all", "kept"] = "all"
-    duplicates: Literal["remove", "count"] = "remove"
-    human_candidates: bool = False
-    rechoose_threshold: bool = False
-    rounds: Annotated[list[Annotated[float, Field(gt=0.0, le=1.0)]], Field(min_length=1)] = [0.125, 0.25, 0.5, 1.0]
-    risk: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05
-    budget: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
-    scorer: Literal["none", "confidence", "reward_model"] = "none"
-    score_scale: Annotated[float, Field(gt=0.0)] = 1.0
-    score_clamp: bool = True
-
-    @model_validator(mode="after")
-    def _grids_ascend(self) -> BalanceSection:
-        for name, values in (("temperatures", self.temperatures), ("thresholds", self.thresholds), ("rounds", self.rounds)):
-            if any(b <= a for a, b in itertools.pairwise(values)):
-                raise ValueError(f"`{name}` must ascend: {values}")
-        if self.rounds[-1] != 1.0:
-            raise ValueError(f"the last of `rounds` must be 1, all dev problems: {self.rounds}")
-        if self.n_star == "auto" and self.target is None:
-            raise ValueError("`n_star: auto` is ceil(target / problems): set `target`")
-        return self
-
-
-class ExplorationSection(Section):
-    """Metrics of exploration and exploitation (see `pipelines/exploration.py`) of each iteration's samples, and of each
-    benchmark's where `evaluation.samples` > 0: Pass@K, Pass@K-S and Reward@K-S for every K up to the samples there are."""
-
-    measure: bool = False
-    k: list[Positive] = [1, 4, 8, 16, 32, 64]
-    s: list[Positive] = [1, 4]
-    examples: Annotated[int, Field(ge=0)] = 20
-
-
 class ExecutorSection(Section):
-    """Where stages run. `threads: auto` shares the cores among the workers. Nothing here changes any row."""
+    """Where stages run. `threads: auto` shares the cores among the workers. `workers_per_gpu` workers of Ray share each GPU and
+    `sampling.gpu_memory` of it: the engine of a small model leaves most of a GPU idle.
+
+    Nothing here changes what is computed. The number of threads changes roundings on a CPU, above all in bfloat16, as other
+    hardware does: a run keeps its number, so that a resumed one draws the same.
+    """
 
     kind: Literal["local", "ray"] = "local"
     workers: Positive = 1
+    workers_per_gpu: Positive = 1
     threads: Positive | Literal["auto"] = "auto"
     attempts: Positive = 3
     address: str | None = None
 
 
 class Recipe(Section):
-    """A self-improvement pipeline. `track: trackio` copies metrics to Trackio (extra `track`) besides metrics.jsonl."""
+    """A self-improvement pipeline. `track` copies metrics to a tracker (an extra) besides metrics.jsonl."""
 
     name: str = "run"
-    track: Literal["none", "trackio"] = "none"
+    track: Literal["none", "trackio", "wandb", "tensorboard"] = "none"
     seed: int = 0
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()
@@ -486,15 +384,30 @@ class Recipe(Section):
     iterations: IterationsSection = IterationsSection()
     balance: BalanceSection = BalanceSection()
     exploration: ExplorationSection = ExplorationSection()
+    phases: list[PhaseSection] = []
     executor: ExecutorSection = ExecutorSection()
+
+    @model_validator(mode="after")
+    def _validation_exists(self) -> Recipe:
+        if not self.data.validation and any(b.source.source == "validation" for b in self.evaluation.benchmarks):
+            raise ValueError("source `validation` needs `data.validation`: how many training problems are held out")
+        return self
+
+    @model_validator(mode="after")
+    def _phases_have_names(self) -> Recipe:
+        names = [p.name for p in self.phases]
+        if len(set(names)) != len(names):
+            raise ValueError(f"the names of `phases` must differ: {names}")
+        return self
 
     @model_validator(mode="after")
     def _online_can_work(self) -> Recipe:
         method, sampling = self.training.method, self.sampling
         if method not in ONLINE:
             return self
-        if method in ("rloo", "grpo") and sampling.n < 2:
-            raise ValueError(f"training.method `{method}` compares the samples of a problem: set `sampling.n` to 2 or more")
+        if sampling.n < 2 and (method in ("rloo", "grpo") or self.training.rl.step_rollouts):
+            who = f"training.method `{method}`" if method in ("rloo", "grpo") else "`training.rl.step_rollouts`"
+            raise ValueError(f"{who} compares the samples of a problem: set `sampling.n` to 2 or more")
         if sampling.temperature == 0.0:
             raise ValueError(f"training.method `{method}` learns from random samples: set `sampling.temperature` above 0")
         if sampling.top_p < 1.0:
@@ -529,9 +442,11 @@ class Recipe(Section):
                 "`selection.prefer: reward`, `selection.min_reward`, `selection.label: weighted_vote` and "
                 "`training.method: reward_model` need `reward_model.kind`"
             )
+        if self.reward_model.run is not None and (none or self.reward_model.retrain):
+            raise ValueError("`reward_model.run` is another run's model: set `reward_model.kind` to its kind, not `retrain`")
         if none and self.balance.scorer == "reward_model":
             raise ValueError("`balance.scorer: reward_model` needs `reward_model.kind`")
-        if self.reward_model.kind == "process" and self.rollouts.allocation != "fixed":
+        if self.reward_model.kind == "process" and self.reward_model.run is None and self.rollouts.allocation != "fixed":
             raise ValueError(
                 "`reward_model.kind: process` learns from the values of steps, which a search leaves out or draws too high: "
                 "set `rollouts.allocation: fixed`"

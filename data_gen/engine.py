@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
@@ -44,7 +44,8 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """What an engine is built from. `model` is a local folder of safetensors weights."""
+    """What an engine is built from. `model` is a local folder of safetensors weights. `gpu_memory` is the share of a GPU's
+    memory that the engine may take, `gpu_shared` whether other engines have the rest of it."""
 
     kind: str
     model: str
@@ -52,6 +53,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     batch_size: int
     max_model_len: int
     gpu_memory: float
+    gpu_shared: bool = False
     stop: list[str] = []
     max_lora_rank: int = 0
 
@@ -83,6 +85,15 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free the weights and the cache."""
+        ...
+
+
+@runtime_checkable
+class Reloading(Protocol):
+    """An engine that takes so long to start that other weights are better put into a running one."""
+
+    def load(self, model: str) -> None:
+        """Put the weights of the folder `model` in the place of the loaded ones; config and tokenizer must be the same."""
         ...
 
 

@@ -12,16 +12,21 @@ not use offset", vLLM 0.32).
 
 from __future__ import annotations
 
+import gc
 import os
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from configs.errors import ConfigError
 from data_gen.engine import Completion, EngineConfig, Request
 
 _SEED_LIMIT = 2**63 - 1
+_YIELD_SECONDS = 0.5
+_WORKING_BYTES = 3 * 2**30  # CUDA's context, graphs, activations, logits
 
 
 class VllmEngine:
@@ -43,6 +48,8 @@ class VllmEngine:
         settings: dict[str, Any] = {}
         if self._gpu:
             settings |= {"gpu_memory_utilization": config.gpu_memory, "enable_sleep_mode": True}
+            if config.gpu_shared:
+                settings["kv_cache_memory_bytes"] = _cache_bytes(config)
         else:
             settings |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(4096, config.max_model_len)}
         if config.max_lora_rank:
@@ -52,6 +59,7 @@ class VllmEngine:
             trust_remote_code=False, load_format="safetensors", enable_prefix_caching=True, seed=0,
             disable_log_stats=True, **settings,
         )
+        self._tokenizer = self._llm.get_tokenizer()
         self._ids: dict[Path, int] = {}
         self._adapter: Path | None = None
         self._asleep = False
@@ -66,8 +74,17 @@ class VllmEngine:
         self._llm.reset_prefix_cache()
 
     def set_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+        self._reload(weights_iterator=iter(weights.items()))
+
+    def load(self, model: str) -> None:
+        self._reload(weights_path=model)
+
+    def _reload(self, **source: Any) -> None:
         self._wake()
-        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights.items())})
+        self._llm.collective_rpc("reload_weights", kwargs=source)
+        if not self._gpu:
+            self._llm.collective_rpc(_pack_head)
+        self._adapter = None
         self._llm.reset_prefix_cache()
 
     def _wake(self) -> None:
@@ -76,10 +93,13 @@ class VllmEngine:
             self._asleep = False
 
     def generate(self, requests: Sequence[Request], done: Collection[str] = ()) -> Iterator[list[Completion]]:
-        """Requests are queued all at once; each is yielded when its last completion has finished."""
+        """Requests are queued all at once. Those of which the last completion has finished are yielded together, at most
+        twice a second: a caller may make each group last on a disk, and the engine stands still meanwhile."""
         self._wake()
         engine = self._llm.llm_engine
         waiting: dict[str, tuple[Request, dict[int, Completion]]] = {}
+        ready: list[Completion] = []
+        yielded = time.monotonic()
         for request in requests:
             if request.id in done:
                 continue
@@ -98,10 +118,14 @@ class VllmEngine:
                     request, completions = waiting[name]
                     cached = output.num_cached_tokens or 0
                     self.prefill = (self.prefill[0] + len(request.prompt_ids), self.prefill[1] + cached)
-                    completions[int(index)] = _completion(request, int(index), output.outputs[0])
+                    completions[int(index)] = self._completion(request, int(index), output.outputs[0])
                     if len(completions) == len(request.seeds):
                         del waiting[name]
-                        yield [completions[i] for i in range(len(request.seeds))]
+                        ready += [completions[i] for i in range(len(request.seeds))]
+                if ready and (not waiting or time.monotonic() - yielded >= _YIELD_SECONDS):
+                    group, ready = ready, []
+                    yield group
+                    yielded = time.monotonic()
         finally:
             if waiting:  # the caller stopped early, or an error: leave nothing running in the engine
                 engine.abort_request([f"{i}:{n}" for n, (r, c) in waiting.items() for i in range(len(r.seeds)) if i not in c])
@@ -111,8 +135,21 @@ class VllmEngine:
 
         return SamplingParams(
             temperature=request.temperature, top_p=request.top_p, min_p=request.min_p, max_tokens=request.max_tokens,
-            logprobs=0, seed=None if request.temperature == 0.0 else seed % _SEED_LIMIT, stop=self._config.stop or None,
-            skip_special_tokens=True,
+            logprobs=0, flat_logprobs=True, seed=None if request.temperature == 0.0 else seed % _SEED_LIMIT,
+            stop=self._config.stop or None, detokenize=bool(self._config.stop), skip_special_tokens=True,
+        )
+
+    def _completion(self, request: Request, index: int, output: Any) -> Completion:
+        """From vLLM's output; its log-probabilities are of the untempered distribution (`logprobs_mode` raw).
+
+        Without stop strings nothing needs the text before the end, and a token at a time costs a fast model much of its time.
+        """
+        ids = list(output.token_ids)
+        logprobs = [float(output.logprobs.logprobs[i]) for i in output.logprobs.start_indices]  # the drawn token comes first
+        text = output.text if self._config.stop else self._tokenizer.decode(ids, skip_special_tokens=True)
+        return Completion(
+            request=request.id, index=index, seed=request.seeds[index], token_ids=ids, logprobs=logprobs, text=text,
+            finish_reason=output.finish_reason,
         )
 
     def _lora(self) -> Any:
@@ -129,20 +166,34 @@ class VllmEngine:
             self._asleep = True
 
     def close(self) -> None:
+        if self._gpu:
+            self._wake()
+            self._llm.sleep(level=2)  # what lies in its pool is not given back otherwise
         self._llm.llm_engine.engine_core.shutdown()
         del self._llm
         if self._gpu:
+            gc.collect()
             torch.cuda.empty_cache()
 
 
-def _completion(request: Request, index: int, output: Any) -> Completion:
-    """From vLLM's output; its log-probabilities are of the untempered distribution (`logprobs_mode` raw)."""
-    ids = list(output.token_ids)
-    logprobs = [float(entry[token].logprob) for token, entry in zip(ids, output.logprobs, strict=True)]
-    return Completion(
-        request=request.id, index=index, seed=request.seeds[index], token_ids=ids, logprobs=logprobs,
-        text=output.text, finish_reason=output.finish_reason,
-    )
+def _pack_head(worker: Any) -> None:
+    """On a CPU, vLLM multiplies with packed copies of the weights. When it reloads, it packs each layer that the folder has
+    weights of; an output projection tied to the embedding is none of them, and would go on with the old ones (vLLM 0.32)."""
+    head = worker.get_model().lm_head
+    head.quant_method.process_weights_after_loading(head)
+
+
+def _cache_bytes(config: EngineConfig) -> int:
+    """Room for the KV cache where several engines share a GPU: vLLM's own measurement would take the others' for its own."""
+    share = config.gpu_memory * torch.cuda.get_device_properties(0).total_memory
+    weights = sum(f.stat().st_size for f in Path(config.model).glob("*.safetensors"))
+    left = int(share - weights - _WORKING_BYTES)
+    if left < 2**29:
+        raise ConfigError(
+            f"sampling.gpu_memory: each of the workers on a GPU has {share / 2**30:.1f} GiB, of which {left / 2**30:.1f} "
+            "are left for its KV cache; lower executor.workers_per_gpu or raise sampling.gpu_memory"
+        )
+    return left
 
 
 def _allowed_rank(rank: int) -> int:

@@ -52,7 +52,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         configs=("main",),
     ),
     "math": Benchmark(
-        files={"train": "math_train.jsonl.gz"},
+        files={"train": "math_train.jsonl.gz", "test": "math_test.jsonl.gz"},
         hub="EleutherAI/hendrycks_math",
         configs=(
             "algebra",

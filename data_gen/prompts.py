@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from configs.errors import InputError
 from configs.schema import PromptSection
@@ -11,13 +13,19 @@ from configs.schema import PromptSection
 Shot = tuple[str, str]
 
 
+@functools.lru_cache(maxsize=4)
+def _tokenizer(model: Path) -> Any:
+    """The tokenizer in a model's folder: many stages of a run ask for the same one, and loading it takes a while."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+
+
 class PromptEncoder:
     """Encodes questions for one model. `tokenizer` is the model's own, from its folder."""
 
     def __init__(self, model: Path, section: PromptSection) -> None:
-        from transformers import AutoTokenizer
-
-        self.tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+        self.tokenizer = _tokenizer(model)
         self.section = section
         if section.style == "chat" and not self.tokenizer.chat_template:
             raise InputError(f"{model} has no chat template: set data.prompt.style=plain")

@@ -46,7 +46,7 @@ def outcome_groups(
     prompts: Callable[[str], list[int]],
     *,
     samples: int,
-    similarity: float,
+    similarity: float | None,
     truncated_negatives: bool,
     balance_difficulty: bool,
     validation_fraction: float,
@@ -55,14 +55,14 @@ def outcome_groups(
     """One group of at most `samples` solutions for each problem of both kinds, and counts of what was dropped.
 
     `prompts` gives the prompt's ids of a problem. A solution that was cut off is never a right one; it is a wrong
-    one with `truncated_negatives`, else it is left out.
+    one with `truncated_negatives`, else it is left out. Without `similarity` a solution counts as often as it was drawn.
     """
     counts: Counter[str] = Counter(problems=len(judged))
     choices = []
     for problem, members in judged.items():
         rng = random.Random(derive_seed(seed, "reward-data", problem))
         usable = [j for j in members if _usable(j, truncated_negatives)]
-        distinct = without_near_duplicates(usable, similarity)
+        distinct = usable if similarity is None else without_near_duplicates(usable, similarity)
         counts.update(samples=len(members), unusable=len(members) - len(usable), duplicates=len(usable) - len(distinct))
         right, wrong = ([j for j in distinct if j.correct is side] for side in (True, False))
         if not right or not wrong:

@@ -14,6 +14,7 @@ policy; continuations that the verifier could not judge count in neither s nor n
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -76,10 +77,14 @@ class Chain:
 def chain(tokenizer: Any, sample: Sample, ids: Sequence[int], correct: bool) -> Chain:
     """The chain of a sample whose solution has these ids."""
     spans = step_spans(tokenizer, ids)
+    return Chain(sample, correct, list(ids), spans, states_at(sample.problem, sample.prompt_ids, ids, spans))
+
+
+def states_at(problem: str, prompt_ids: Sequence[int], ids: Sequence[int], spans: Sequence[StepSpan]) -> list[str]:
+    """Hashes of the states before the first step and after each, of a solution with these ids."""
     ends = [0, *(s.end for s in spans)]
     # the problem counts, for its answer, and where its prompt ends, for the length that is left to a continuation
-    states = [content_key(sample.problem, sample.prompt_ids, list(ids[:end])) for end in ends]
-    return Chain(sample, correct, list(ids), spans, states)
+    return [content_key(problem, list(prompt_ids), list(ids[:end])) for end in ends]
 
 
 def best_of(successes: int, count: int, k: int) -> float:
@@ -160,6 +165,22 @@ def tallies_of(rollouts: Sequence[Rollout], check: bool = False) -> dict[str, Ta
         if r.check is check:
             outcomes.setdefault(r.prefix, []).append(r.outcome)
     return {prefix: tally(found) for prefix, found in outcomes.items()}
+
+
+def step_advantages(ends: Sequence[int], values: Sequence[float | None]) -> list[float]:
+    """Advantage of each token [ends[-1]]: the value after its step less the value before it (VinePPO).
+
+    `ends` are the exclusive ends of the steps, `values` those before the first step and after each of them. A state whose
+    value is unknown (None) parts nothing: the steps on both sides of it count as one. The first and the last value are
+    known, and over the steps the advantages add up to their difference.
+    """
+    known = [(end, v) for end, v in zip([0, *ends], values, strict=True) if v is not None]
+    if len(known) < 2 or known[0][0] != 0 or known[-1][0] != ends[-1]:
+        raise ValueError("the values before the first step and after the last one must be known")
+    found: list[float] = []
+    for (start, before), (end, after) in itertools.pairwise(known):
+        found += [after - before] * (end - start)
+    return found
 
 
 def advantage_weights(steps: Sequence[Step], length: int, temperature: float) -> list[float]:

@@ -51,13 +51,13 @@ def resume(folder: Annotated[Path, typer.Argument(help="Folder of the run")]) ->
 
 def _execute(recipe: Recipe, folder_path: Path) -> None:
     """Plan and run a recipe in a folder; prints progress and the accuracies."""
-    from pipelines.evaluation import shown_prompt
     from pipelines.home import store_root
-    from pipelines.memorisation import report
+    from pipelines.memorisation import report as memorisation_report
     from pipelines.models import resolve_model
     from pipelines.outcome import accuracy_table
     from pipelines.plan import build, resolve
     from pipelines.progress import Reporter
+    from pipelines.results import write_results
     from pipelines.runfolder import RunFolder
     from pipelines.runner import run_plan
     from pipelines.store import Store
@@ -68,21 +68,24 @@ def _execute(recipe: Recipe, folder_path: Path) -> None:
     store = Store(store_root())
     plan = build(recipe, resolve_model(recipe.model))
     folder = RunFolder.create(folder_path, recipe)  # last: a recipe that cannot run leaves no folder
-    reporter = Reporter()
-    with folder.locked():
+    with folder.locked(), Reporter(folder_path) as reporter:
         try:
             folder.write_plan(plan, store)
+            if untold := folder.estimate_plan(plan, store):
+                reporter.line(f"no estimate of time and memory: {untold}")
             reporter.line(f"{recipe.name}: {len(plan.stages)} stages in {folder_path}, model {plan.model.name}, "
                           f"engine {recipe.sampling.engine} ({recipe.model.dtype}), executor {recipe.executor.kind} "
                           f"x{recipe.executor.workers}")
             folder.event("run started", stages=len(plan.stages))
-            results = run_plan(plan, store, folder, reporter)
+            run_plan(plan, store, folder, reporter)
+            results = write_results(folder_path, plan, store)
             folder.event("run finished")
-            for line in [*accuracy_table(plan, store), *report(plan, store, folder_path)]:
+            for line in [*accuracy_table(plan, store), *memorisation_report(plan, store, folder_path)]:
                 reporter.line(line)
-            if not plan.trained and results:
-                reporter.line(f"prompt: {shown_prompt(plan, store)!r}")
-                reporter.line(f"per-problem rows: {folder_path}/artefacts")
+            if results is not None:
+                if not plan.trained:
+                    reporter.line(f"prompt: {results['evaluations'][0]['prompt_example']!r}")
+                reporter.line(f"results: {folder_path}/results.md; every answer: {folder_path}/answers")
         except KeyboardInterrupt:
             reporter.line(f"interrupted; continue with: ratchet resume {folder_path}")
             raise typer.Exit(130) from None
@@ -92,43 +95,80 @@ def _execute(recipe: Recipe, folder_path: Path) -> None:
 
 
 @app.command()
-def plan(recipe: Annotated[str, typer.Argument(help="A shipped recipe or a .yaml file")], overrides: Overrides = None,
-         json: AsJson = False) -> None:
-    """Show the stages of a recipe: what is cached, estimated tokens, memory and time. Runs nothing."""
+def plan(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe or a .yaml file")],
+    overrides: Overrides = None,
+    gpu: Annotated[float | None, typer.Option(help="Plan for one GPU of so many GB, not for this machine")] = None,
+    json: AsJson = False,
+) -> None:
+    """Show the stages of a recipe: what is cached, estimated tokens, memory and time. Runs nothing, and needs no weights."""
     from configs.load import load_recipe
-    from pipelines.estimate import estimate, estimate_table
+    from pipelines.estimate import Device, estimate, estimate_table
     from pipelines.home import store_root
-    from pipelines.models import resolve_model
+    from pipelines.models import model_for_plan
     from pipelines.plan import build, resolve
     from pipelines.runner import as_json
     from pipelines.store import Store
 
     quiet_libraries()
-    loaded = resolve(load_recipe(recipe, overrides or []))
-    estimated = estimate(build(loaded, resolve_model(loaded.model)), Store(store_root()))
+    if gpu is not None and gpu <= 0:
+        raise typer.BadParameter("must be above 0", param_hint="--gpu")
+    device = Device.here() if gpu is None else Device(f"one GPU of {gpu:g} GB", int(gpu * 1e9), True)
+    loaded = resolve(load_recipe(recipe, overrides or []), device.gpu)
+    model, shape = model_for_plan(loaded.model)
+    estimated = estimate(build(loaded, model), Store(store_root()), shape, device)
     typer.echo(as_json(estimated) if json else "\n".join(estimate_table(estimated)))
 
 
 @app.command()
-def status(folder: Annotated[Path, typer.Argument(help="Folder of the run")], json: AsJson = False) -> None:
-    """Show how far a run is, from its folder alone; it may be running or not."""
-    from pipelines.outcome import status_of, status_table
+def status(
+    folder: Annotated[Path, typer.Argument(help="Folder of the run")],
+    json: AsJson = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow the run until it ends (exit code 1: it failed)")] = False,
+) -> None:
+    """Show how far a run is, from its folder alone; it may be running or not, here or on another machine."""
     from pipelines.runner import as_json
+    from pipelines.status import run_state, status_of, status_table
 
+    if json and watch:
+        raise typer.BadParameter("is for the eye: leave out --json", param_hint="--watch")
+    if watch:
+        from pipelines.watch import watch as follow
+
+        try:
+            state = follow(folder)
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+        raise typer.Exit(0 if run_state(state) == "finished" else 1)
     state = status_of(folder)
     typer.echo(as_json(state) if json else "\n".join(status_table(state)))
+
+
+@app.command()
+def report(
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs: one is reported, several compared")],
+    output: Annotated[Path | None, typer.Option(help="The file (default: report.html in the first folder)")] = None,
+) -> None:
+    """Write a report of a run, or a comparison of several, as one HTML file that needs no network."""
+    from pipelines.report import write_report
+
+    typer.echo(write_report(folders, output))
+
+
+Benchmarks = "gsm8k, math, math500, procedural, knights, or files FILE.jsonl; separated by commas"
 
 
 @app.command("eval")
 def evaluate(
     model: Annotated[str, typer.Argument(help="bundled:NAME, a folder, a hub id, or a run folder (its last model)")],
     overrides: Overrides = None,
-    benchmarks: Annotated[str, typer.Option(help="Names, separated by commas: gsm8k, math500, procedural, knights")] = "gsm8k",
+    benchmarks: Annotated[str, typer.Option(help=Benchmarks)] = "gsm8k",
     limit: Annotated[int | None, typer.Option(help="Only so many problems of each")] = None,
     iteration: Annotated[int | None, typer.Option(help="Of a run folder: which iteration (0: the initial model)")] = None,
     run_dir: RunDir = None,
 ) -> None:
-    """Evaluate a model: greedy accuracy with a 95 % interval; settings as in a recipe (evaluation.samples=4 ...)."""
+    """Evaluate a model: greedy accuracy with a 95 % interval; settings as in a recipe: evaluation.samples=8 adds pass@k
+    and maj@k, evaluation.prompt=few_shot (chat, plain) chooses the prompt."""
     from pipelines.evaluation import evaluation_recipe
 
     recipe = evaluation_recipe(model, benchmarks, limit, iteration, overrides or [])
@@ -162,6 +202,38 @@ def _own_folder(recipe: Recipe) -> Path:
     from configs.keys import content_key
 
     return Path("runs") / f"{recipe.name}-{content_key(recipe.model_dump(mode='json', exclude={'executor'}))[:8]}"
+
+
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(help="A: a run (its last model), RUN@ITERATION (0: initial), or an evaluation")],
+    second: Annotated[str, typer.Argument(help="B: the same")],
+    benchmark: Annotated[str | None, typer.Option(help="Only this one")] = None,
+    json: AsJson = False,
+) -> None:
+    """Compare two evaluated models on the same problems: difference, 95 % interval, exact p-value."""
+    from pipelines import compare as comparing
+    from pipelines.runner import as_json
+
+    found = comparing.compare(comparing.measured(first), comparing.measured(second), benchmark)
+    typer.echo(as_json(found) if json else "\n".join(comparing.lines(found)))
+
+
+@app.command()
+def contamination(
+    folder: Annotated[Path, typer.Argument(help="Folder of a finished run")],
+    benchmarks: Annotated[str | None, typer.Option(help=f"{Benchmarks} (default: those of the run)")] = None,
+    ngram: Annotated[int, typer.Option(help="Words in a row that count as shared")] = 13,
+    worst: Annotated[int, typer.Option(help="So many overlaps of each benchmark are shown")] = 5,
+    json: AsJson = False,
+) -> None:
+    """Look for evaluation problems and their solutions in what a run has trained on."""
+    from pipelines.contamination import check_run, lines
+    from pipelines.runner import as_json
+
+    quiet_libraries()
+    found = check_run(folder, benchmarks, ngram)
+    typer.echo(as_json(found) if json else "\n".join(lines(found, worst)))
 
 
 @app.command()
@@ -222,16 +294,20 @@ def recipes() -> None:
 
 
 @app.command()
-def doctor() -> None:
-    """What works on this machine, and what to install for the rest."""
-    from pipelines.doctor import checks
+def doctor(json: AsJson = False) -> None:
+    """What works on this machine, and what to install for the rest; exit code 1 when something essential is broken."""
+    from pipelines.doctor import Check, checks, healthy
+    from pipelines.runner import as_json
 
     quiet_libraries()
-    worst = 0
+    found: list[Check] = []
     for check in checks():
-        typer.echo(f"{'ok  ' if check.ok else 'FAIL' if check.needed else 'no  '} {check.name}: {check.detail}")
-        worst = max(worst, 0 if check.ok or not check.needed else 1)
-    raise typer.Exit(worst)
+        found.append(check)
+        if not json:
+            typer.echo(check.line)
+    if json:
+        typer.echo(as_json({"ok": healthy(found), "checks": found}))
+    raise typer.Exit(0 if healthy(found) else 1)
 
 
 def main() -> None:

@@ -2,38 +2,78 @@
 
 from __future__ import annotations
 
-import logging
+import json
+from pathlib import Path
 
-from data_gen.engine import Engine, EngineConfig, open_engine
+import msgspec
 
-log = logging.getLogger(__name__)
-_current: tuple[EngineConfig, Engine] | None = None
+from data_gen.engine import Engine, EngineConfig, Reloading, open_engine
+
+_UNREAD = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "_from_model_config")
+
+
+class _Open:
+    """An engine, what it was opened for, and the folder of the weights that it has (None: of no folder)."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        self.config, self.engine, self.model = config, open_engine(config), config.model or None
+
+    def serve(self, config: EngineConfig) -> bool:
+        """Make the engine that of `config` without starting another one; False where that cannot be."""
+        if msgspec.structs.replace(self.config, model=config.model) != config:
+            return False
+        if self.model == config.model:
+            return True
+        if not isinstance(self.engine, Reloading) or _nature(self.config.model) != _nature(config.model):
+            return False
+        self.engine.load(config.model)
+        self.model = config.model
+        return True
+
+
+_current: _Open | None = None
 
 
 def engine_for(config: EngineConfig, threads: int) -> Engine:
-    """The engine for `config`; one of another config is closed first."""
+    """The engine for `config`. One of another config is closed first; where only the weights differ, they are replaced."""
     global _current
-    if _current is not None and _current[0] != config:
-        _current[1].close()
-        _current = None
-    if _current is None:
-        if config.kind == "transformers":
-            import torch
+    if config.kind == "transformers":
+        import torch
 
-            torch.set_num_threads(threads)
-        _current = (config, open_engine(config))
-    return _current[1]
+        torch.set_num_threads(threads)  # each time: a training stage in between has its own number, and roundings follow it
+    if _current is not None and not _current.serve(config):
+        close_engine()
+    if _current is None:
+        _current = _Open(config)
+    return _current.engine
+
+
+def _nature(folder: str) -> list[object]:
+    """All of a model but its weights: configuration, ends of completions, tokenizer."""
+    found: list[object] = []
+    for name in ("config.json", "generation_config.json"):
+        path = Path(folder) / name
+        content = json.loads(path.read_text()) if path.is_file() else {}
+        found.append({k: v for k, v in content.items() if k not in _UNREAD})
+    tokenizer = Path(folder) / "tokenizer.json"
+    return [*found, tokenizer.read_bytes() if tokenizer.is_file() else None]
+
+
+def forget_weights() -> None:
+    """The open engine has been given weights of no folder: the next stage must load its own."""
+    if _current is not None:
+        _current.model = None
 
 
 def rest_engine() -> None:
     """Let the engine, if any, give back accelerator memory."""
     if _current is not None:
-        _current[1].rest()
+        _current.engine.rest()
 
 
 def close_engine() -> None:
     """Close the engine of this process."""
     global _current
     if _current is not None:
-        _current[1].close()
+        _current.engine.close()
         _current = None

@@ -2,85 +2,112 @@
 
 Token counts are upper bounds from the recipe, or the measured mean length where the store holds samples of the
 same model. Rates are those measured on this machine's store for the same model and engine; where there are
-none, rough figures by device, said to be guesses.
+none, rough figures by device, said to be guesses. Memory is that of the largest stage (`pipelines.memory`).
 """
 
 from __future__ import annotations
 
 import gzip
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from configs.schema import ONLINE
+import msgspec
+
+from configs.schema import ONLINE, TrainingSection
+from pipelines import memory
 from pipelines.hardware import cores, gpu, memory_bytes
-from pipelines.models import weight_bytes
 from pipelines.plan import Plan
+from pipelines.shape import Shape
 from pipelines.stage import Stage
 from pipelines.store import Store
 
-_MB = 1e6
 _EDIT_TOKENS = 48  # an edited step, roughly
 _STEPS, _ROLLOUTS = 6, 4  # steps of a solution and states rolled out for each, roughly
-# Tokens a second per billion parameters and core or GPU, when nothing has been measured yet.
-_GUESS_CPU_GENERATE, _GUESS_CPU_TRAIN = 25.0, 25.0
-_GUESS_GPU_GENERATE, _GUESS_GPU_TRAIN = 8000.0, 20000.0
+# Tokens a second per billion parameters and core or GPU, when nothing has been measured yet. On a GPU: a third of an H100's
+# arithmetic for training (6 operations a parameter), and some hundred sequences decoded at the speed of its memory.
+_GUESS_CPU_GENERATE, _GUESS_CPU_TRAIN = 25.0, 7.5
+_GUESS_GPU_GENERATE, _GUESS_GPU_TRAIN = {"vllm": 60_000.0, "transformers": 8_000.0}, 50_000.0
+_FASTEST_GUESS = 20_000.0
+_PROMPT_TOKENS = 256
+_USABLE = 0.95  # of the memory there is: contexts, fragments and the rest of the machine need some
 
 
-def estimate(plan: Plan, store: Store) -> dict[str, Any]:
-    """Stages with cached or not, units of work, tokens and seconds; and memory of the whole."""
-    rates = _rates(plan, store)
+class Device(msgspec.Struct, frozen=True):
+    """What a plan is for: one GPU, or the CPU of this machine."""
+
+    name: str
+    bytes: int
+    gpu: bool
+
+    @staticmethod
+    def here() -> Device:
+        """This machine."""
+        found = gpu()
+        return Device(found[0], found[1], True) if found else Device(f"CPU, {cores()} cores", memory_bytes(), False)
+
+
+def estimate(plan: Plan, store: Store, shape: Shape, device: Device) -> dict[str, Any]:
+    """Stages with cached or not, units of work, tokens, seconds and memory; and the largest memory of all."""
+    rates = _rates(plan, store, shape, device)
     rows: dict[str, int] = {}
-    stages = []
+    stages, needs = [], []
+    engine: memory.Parts = {}  # what the last sampler keeps beside what comes after it; workers of their own are closed
     for stage in plan.stages:
         artefact = store.artefact(stage.kind, stage.key)
         rows[stage.key] = artefact.manifest()["rows"] if artefact.done else _rows(stage, plan, rows)
         tokens, seconds = (0, 0.0) if artefact.done else _cost(stage, plan, rows, rates)
-        stages.append({"label": stage.label, "kind": stage.kind, "key": stage.key, "cached": artefact.done,
-                       "rows": rows[stage.key], "tokens": tokens, "seconds": round(seconds, 1)})
-    device = gpu()
-    need = _memory(plan)
-    have = device[1] if device else memory_bytes()
+        parts = {} if artefact.done else _memory(stage, plan, shape, device, engine)
+        if not artefact.done and stage.kind in _SAMPLING and plan.recipe.executor.workers == 1:
+            engine = memory.resting(shape, _engine(stage, stage.config, plan, device))
+        needs.append({"stage": stage.label, "parts": parts, "bytes": sum(parts.values())})
+        stages.append({
+            "label": stage.label, "kind": stage.kind, "key": stage.key, "cached": artefact.done, "rows": rows[stage.key],
+            "tokens": tokens, "seconds": round(seconds, 1), "memory_bytes": needs[-1]["bytes"],
+        })  # fmt: skip
+    most = max(needs, key=lambda n: n["bytes"])
     return {
         "recipe": plan.recipe.name, "model": plan.model.name, "engine": plan.recipe.sampling.engine,
-        "dtype": plan.recipe.model.dtype, "device": device[0] if device else f"CPU, {cores()} cores",
-        "stages": stages, "tokens": sum(s["tokens"] for s in stages),
+        "dtype": plan.recipe.model.dtype, "device": device.name, "parameters": shape.parameters, "shape_from": shape.source,
+        "weights_here": plan.model.weights, "stages": stages, "tokens": sum(s["tokens"] for s in stages),
         "seconds": round(sum(s["seconds"] for s in stages), 1), "rates": rates,
-        "memory_bytes": need, "memory_available": have, "memory_fits": sum(need.values()) < have,
-    }
+        "memory": most, "memory_available": device.bytes, "memory_fits": most["bytes"] <= _USABLE * device.bytes,
+    }  # fmt: skip
 
 
 def estimate_table(e: dict[str, Any]) -> list[str]:
     """Lines for the terminal."""
-    lines = [f"{e['recipe']}: model {e['model']} ({e['dtype']}), engine {e['engine']}, {e['device']}", "",
-             f"{'':7} {'stage':36} {'rows':>8} {'tokens':>10} {'time':>8}  key"]
+    lines = [f"{e['recipe']}: model {e['model']} ({e['dtype']}), engine {e['engine']}, {e['device']}",
+             f"{e['parameters'] / 1e6:,.0f} million parameters, from {e['shape_from']}", "",
+             f"{'':7} {'stage':36} {'rows':>8} {'tokens':>12} {'time':>10} {'memory':>9}  key"]  # fmt: skip
     for s in e["stages"]:
         tokens, clock = (f"{s['tokens']:,}", _clock(s["seconds"])) if not s["cached"] else ("", "")
         rows = f"{s['rows']:,}" if s["rows"] else "?"
-        lines.append(f"{'cached' if s['cached'] else '':7} {s['label']:36} {rows:>8} {tokens:>10} {clock:>8}  {s['key'][:12]}")
+        size = _size(s["memory_bytes"]) if s["memory_bytes"] else ""
+        lines.append(f"{'cached' if s['cached'] else '':7} {s['label']:36} {rows:>8} {tokens:>12} {clock:>10} {size:>9}  "
+                     f"{s['key'][:12]}")  # fmt: skip
+    if not e["weights_here"]:
+        lines += ["", "the weights are not here: this is a plan and no more, and keys will be others with them"]
     lines += ["", f"to do: {e['tokens']:,} tokens, about {_clock(e['seconds'])}; rates in tokens/s: "
               + ", ".join(f"{k} {v['rate']:.0f} ({v['source']})" for k, v in e["rates"].items())]
-    parts = ", ".join(f"{name} {size / _MB:,.0f} MB" for name, size in e["memory_bytes"].items())
-    fits = "fits" if e["memory_fits"] else "MORE than"
-    lines.append(f"memory: {parts}; {fits} {'in ' if e['memory_fits'] else ''}{e['memory_available'] / 1e9:.1f} GB")
+    if most := e["memory"]["bytes"]:
+        parts = ", ".join(f"{name} {_size(size)}" for name, size in e["memory"]["parts"].items())
+        fits = "fits in" if e["memory_fits"] else "MORE than"
+        there = _size(e["memory_available"])
+        lines.append(f"memory: {_size(most)} at most, in {e['memory']['stage']} ({parts}); {fits} {there}")
+    else:
+        lines.append("memory: nothing left to do that needs much")
     return lines
 
 
-def _config(plan: Plan) -> dict[str, Any]:
-    return json.loads((plan.model.path / "config.json").read_text())
-
-
-def _parameters(plan: Plan) -> float:
-    per = 2 if "16" in str(_config(plan).get("dtype") or _config(plan).get("torch_dtype")) else 4
-    return weight_bytes(plan.model) / per
-
-
-def _rates(plan: Plan, store: Store) -> dict[str, dict[str, Any]]:
+def _rates(plan: Plan, store: Store, shape: Shape, device: Device) -> dict[str, dict[str, Any]]:
     """Measured tokens a second (and mean length), or guesses."""
-    billions = _parameters(plan) / 1e9
-    guess = (_GUESS_GPU_GENERATE, _GUESS_GPU_TRAIN) if gpu() else tuple(
+    billions = shape.parameters / 1e9
+    engine = plan.recipe.sampling.engine
+    guess = (_GUESS_GPU_GENERATE[engine], _GUESS_GPU_TRAIN) if device.gpu else tuple(
         cores() * x for x in (_GUESS_CPU_GENERATE, _GUESS_CPU_TRAIN)
     )
+    guessed = [min(x / billions, _FASTEST_GUESS) for x in guess]
     wanted = {"model": plan.model.fingerprint, "engine": plan.recipe.sampling.engine, "dtype": plan.recipe.model.dtype}
     alike = {"max_tokens": plan.recipe.sampling.max_tokens, "prompt": plan.recipe.data.prompt.model_dump(mode="json")}
     tokens = seconds = lengths = samples = 0.0
@@ -92,11 +119,11 @@ def _rates(plan: Plan, store: Store) -> dict[str, dict[str, Any]]:
                 lengths += m["metrics"]["tokens"]
                 samples += m["metrics"]["samples"]
     measured = tokens > 0 and seconds > 0
-    generate = {"rate": tokens / seconds if measured else guess[0] / billions, "source": "measured" if measured else "guess",
+    generate = {"rate": tokens / seconds if measured else guessed[0], "source": "measured" if measured else "guess",
                 "mean_tokens": lengths / samples if samples else None}
     steps = [m for m in store.manifests("train") if m["config"]["model"] == plan.model.fingerprint]
     learned, spent = sum(m["metrics"]["tokens"] for m in steps), sum(m["timing"].get("train_seconds", 0.0) for m in steps)
-    train = {"rate": learned / spent if spent else 0.3 * guess[1] / billions, "source": "measured" if spent else "guess"}
+    train = {"rate": learned / spent if spent else guessed[1], "source": "measured" if spent else "guess"}
     return {"generate": generate, "train": train}
 
 
@@ -104,6 +131,8 @@ def _rows(stage: Stage, plan: Plan, rows: dict[str, int]) -> int:
     """Rows that a stage will have, at most."""
     if stage.kind == "problems":
         return stage.config.get("limit") or _problems(stage)
+    if stage.kind == "shots" and stage.config["count"]:
+        return stage.config["count"]
     known = rows[next(iter(stage.inputs.values())).key] if stage.inputs else 0
     if stage.kind == "sample":
         problems = rows[stage.inputs["problems"].key]
@@ -116,6 +145,10 @@ def _rows(stage: Stage, plan: Plan, rows: dict[str, int]) -> int:
         return rows[stage.inputs["samples"].key]
     if stage.kind in ("verify", "confidence"):
         return rows[stage.inputs["samples"].key]
+    if stage.kind == "validation":
+        return stage.config["count"]
+    if stage.kind == "select" and "samples" not in stage.inputs:
+        return min(stage.config["count"] or known, known)
     if stage.kind == "select":
         samples = rows[stage.inputs["samples"].key]
         problems = samples // max(1, stage.inputs["samples"].config["n"])
@@ -162,7 +195,8 @@ def _problems(stage: Stage) -> int:
         path = Path(stage.paths["path"])
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
             return sum(1 for line in lines if line.strip())
-    return {"gsm8k": 1319 if stage.config["split"] == "test" else 7473, "math": 7498, "math500": 500}[stage.config["source"]]
+    source, test = stage.config["source"], stage.config["split"] == "test"
+    return {"gsm8k": 1319 if test else 7473, "math": 5000 if test else 7498, "math500": 500}[source]
 
 
 def _cost(stage: Stage, plan: Plan, rows: dict[str, int], rates: dict[str, dict[str, Any]]) -> tuple[int, float]:
@@ -190,41 +224,60 @@ def _cost(stage: Stage, plan: Plan, rows: dict[str, int], rates: dict[str, dict[
         mean = rates["generate"]["mean_tokens"] or plan.recipe.sampling.max_tokens
         if "problems" in stage.inputs:  # every sample is drawn and, at most, learned from
             tokens = int(rows[stage.key] * mean)
-            return tokens, tokens / rates["generate"]["rate"] + tokens / rates["train"]["rate"]
+            rollouts = stage.config["training"]["rl"].get("step_rollouts", 0) * (_STEPS - 1)
+            drawn = tokens + int(tokens * rollouts / 2)  # on average half of a solution is left at a step's end
+            return drawn, drawn / rates["generate"]["rate"] + tokens / rates["train"]["rate"]
         # a reference pass is a forward pass: a third of a training pass
-        passes = plan.recipe.training.epochs if stage.kind == "train" else 1 / 3
-        sequences = rows[stage.key] * passes
-        if stage.kind == "train" and plan.recipe.training.steps:
-            sequences = plan.recipe.training.steps * plan.recipe.training.batch_size
+        training = stage.config["training"]
+        sequences = rows[stage.key] * training.get("epochs", 1 / 3)
+        if training.get("steps"):
+            sequences = training["steps"] * training["batch_size"]
         tokens = int(sequences * mean)
         return tokens, tokens / rates["train"]["rate"]
     return 0, 0.1
 
 
-def _memory(plan: Plan) -> dict[str, float]:
-    """Bytes: weights, KV cache of one decoding batch, and what training adds, for the engine beside the trainer."""
-    config, recipe = _config(plan), plan.recipe
-    parameters, width = _parameters(plan), 2 if recipe.model.dtype == "bfloat16" else 4
-    heads = config.get("num_key_value_heads") or config.get("num_attention_heads") or 1
-    size = config.get("head_dim") or config["hidden_size"] // config.get("num_attention_heads", 1)
-    layers, hidden, vocabulary = config["num_hidden_layers"], config["hidden_size"], config["vocab_size"]
-    cache = 2 * layers * heads * size * width * recipe.sampling.batch_size * (256 + recipe.sampling.max_tokens)
-    training = recipe.training
-    trainable = parameters if training.adapter == "full" else layers * 14 * hidden * training.lora.r
-    # 4-bit projections with their scales, the embeddings as they are
-    trainer = {"full": 4.0, "qlora": 0.53 + width * vocabulary * hidden / parameters}.get(training.adapter, width)
-    saved = hidden * layers * (width if training.gradient_checkpointing else 34 * width / 2)
-    logits = min(training.micro_batch_tokens * vocabulary * 4, 512 << 20)
-    shaping = training.method in ONLINE and recipe.reward_model.kind != "none"  # it stays beside the trainer
-    return {
-        "sampler weights": parameters * width * recipe.executor.workers,
-        "KV cache": float(cache * recipe.executor.workers),
-        "trainer weights": parameters * trainer,
-        **({"reward model": parameters * trainer} if shaping else {}),
-        "gradients and optimizer": trainable * (12 if training.adapter == "full" else 14),
-        "activations": float(training.micro_batch_tokens * saved + logits),
-    }
+_SAMPLING = ("sample", "sweep", "rollouts", "edit", "edit_rollouts")
+_TRAINING = ("train", "reward_train")
+_SCORING = ("reference", "reward_score")
+
+
+def _memory(stage: Stage, plan: Plan, shape: Shape, device: Device, resting: memory.Parts) -> memory.Parts:
+    """Bytes of what one stage holds at its worst moment, with what a resting sampler keeps."""
+    if stage.kind in _SAMPLING and stage.config.get("editor") != "programmatic":
+        parts = memory.sampling(shape, _engine(stage, stage.config, plan, device))
+        workers = 1 if device.gpu else plan.recipe.executor.workers
+        return {name: size * workers for name, size in parts.items()}
+    if stage.kind not in (*_TRAINING, *_SCORING):
+        return {}
+    dtype = stage.config["dtype"]
+    method = {"reward_train": "reward_model", "reward_score": "reward_model"}.get(stage.kind, "sft")
+    section = TrainingSection.model_validate(plan.recipe.training.model_dump() | {"method": method} | stage.config["training"])
+    longest = _PROMPT_TOKENS + plan.recipe.sampling.max_tokens
+    settings = memory.setting(section, dtype, device.gpu, max(longest, 2 * section.batch_size * longest))
+    if stage.kind in _SCORING:
+        return memory.scoring(shape, settings) | resting
+    if section.method not in ONLINE:
+        return memory.training(shape, settings) | resting
+    engine = _engine(stage, stage.config["sampling"] | {"dtype": dtype}, plan, device)
+    judge = memory.judging(shape, settings) if "reward_model" in stage.inputs else {}
+    return memory.online(shape, settings, engine, section.rl.share_gpu == "sleep") | judge
+
+
+def _engine(stage: Stage, config: Mapping[str, Any], plan: Plan, device: Device) -> memory.Engine:
+    """The engine that a stage samples with."""
+    return memory.Engine(
+        kind=config["engine"], dtype=config["dtype"], rank=stage.hints["lora_rank"] if "model" in stage.inputs else 0,
+        rows=config["batch_size"], max_tokens=config.get("max_tokens", _EDIT_TOKENS), max_model_len=config["max_model_len"],
+        share=stage.hints["gpu_memory"], gpu=device.bytes if device.gpu else None,
+    )
+
+
+def _size(size: float) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:,.0f} MB"
 
 
 def _clock(seconds: float) -> str:
+    if seconds >= 5400:
+        return f"{seconds / 3600:,.1f} h"
     return f"{seconds / 60:.1f} min" if seconds >= 90 else f"{seconds:.0f} s"

@@ -10,16 +10,15 @@ from typing import Any
 
 from configs.errors import ConfigError
 from configs.load import apply_override, validate
-from configs.rows import Sample
+from configs.phases import phases_of
+from configs.reward_section import RewardModelSection
 from configs.schema import Recipe
-from data_gen.prompts import PromptEncoder
 from pipelines.models import is_run, run_reference
-from pipelines.plan import Plan
 from pipelines.runfolder import RunFolder
-from pipelines.store import Store, read_rows
 
 NAMED: dict[str, dict[str, Any]] = {
     "gsm8k": {"source": "gsm8k", "split": "test"},
+    "math": {"source": "math", "split": "test"},
     "math500": {"source": "math500", "split": "test"},
     "procedural": {"source": "procedural", "split": "test", "limit": 200, "levels": [1, 2, 3], "max_number": 20},
     "knights": {"source": "knights", "split": "test", "limit": 200, "people": [2, 3]},
@@ -32,25 +31,30 @@ def evaluation_recipe(
     """The recipe. For a run folder, all settings (prompt, engine, ...) are those of that run."""
     data, name = model_settings(model, iteration)
     data["name"] = recipe_name("eval", name)
-    data["iterations"] = {"count": 0}
+    data["iterations"], data["phases"] = {"count": 0}, []
     data["data"] = {**data.get("data", {}), "fresh_per_iteration": False}
-    data["evaluation"] = {**data.get("evaluation", {}), "initial": True, "benchmarks": _benchmarks(benchmarks, limit)}
+    data["evaluation"] = {**data.get("evaluation", {}), "initial": True, "benchmarks": benchmark_sources(benchmarks, limit)}
     for override in overrides:
         apply_override(data, override)
     return validate(data, "the evaluation")
 
 
 def model_settings(model: str, iteration: int | None) -> tuple[dict[str, Any], str]:
-    """A recipe's data with this model, and a short name for it. For a run folder, the settings are those of that run."""
+    """A recipe's data with this model, and a short name for it. For a run folder, the settings are those of that run, and
+    its reward model is the one that it has trained."""
     if not is_run(model):
         if iteration is not None:
             raise ConfigError(f"--iteration needs a run folder; {model} is not one")
         return {"model": {"name": model}}, Path(model).name
     run = RunFolder.existing(Path(model)).recipe()
-    if iteration is not None and not 0 <= iteration <= run.iterations.count:
-        raise ConfigError(f"--iteration: {model} has iterations 0 to {run.iterations.count}, not {iteration}")
+    count = sum(phase.iterations.count for _, phase in phases_of(run))
+    if iteration is not None and not 0 <= iteration <= count:
+        raise ConfigError(f"--iteration: {model} has iterations 0 to {count}, not {iteration}")
     data = run.model_dump(mode="json")
-    number = run.iterations.count if iteration is None else iteration
+    if (judge := _reward_model(run)) is not None:
+        own = judge.run or str(Path(model).expanduser().absolute())
+        data["reward_model"] = judge.model_dump(mode="json") | {"run": own, "retrain": False}
+    number = count if iteration is None else iteration
     if number:
         data["model"]["name"] = run_reference(Path(model), number)
     return data, f"{Path(model).name}-{number}"
@@ -61,21 +65,27 @@ def recipe_name(what: str, model: str) -> str:
     return f"{what}-{re.sub(r'[^A-Za-z0-9.]+', '-', model).strip('-')}"
 
 
-def shown_prompt(plan: Plan, store: Store) -> str:
-    """The exact prompt of the first problem, for the record."""
-    stage = next(s for s in plan.stages if s.kind == "sample")
-    sample: Sample = read_rows(store.artefact(stage.kind, stage.key), Sample, [0])[0]
-    encoder = PromptEncoder(plan.model.path, plan.recipe.data.prompt)
-    return encoder.tokenizer.decode(sample.prompt_ids)
+def _reward_model(run: Recipe) -> RewardModelSection | None:
+    """The section of the last reward model that a run trains or takes from another one, None where it has none."""
+    phases = [p for _, p in phases_of(run) if p.reward_model.kind != "none"]
+    return next((p.reward_model for p in reversed(phases) if p.iterations.count or p.reward_model.run), None)
 
 
-def _benchmarks(names: str, limit: int | None) -> list[dict[str, Any]]:
-    wanted = []
+def benchmark_sources(names: str, limit: int | None) -> list[dict[str, Any]]:
+    """Benchmarks by name, or .jsonl files of one's own (named by their stem), separated by commas."""
+    wanted: list[dict[str, Any]] = []
     for name in (n.strip() for n in names.split(",")):
-        if name not in NAMED:
+        path = Path(name).expanduser()
+        if name.endswith((".jsonl", ".jsonl.gz")):
+            if not path.is_file():
+                raise ConfigError(f"--benchmarks: {path} does not exist")
+            source: dict[str, Any] = {"source": "jsonl", "split": "test", "path": str(path.absolute())}
+            name = path.name.removesuffix(".gz").removesuffix(".jsonl")
+        elif name in NAMED:
+            source = NAMED[name]
+        else:
             near = difflib.get_close_matches(name, NAMED, n=1)
-            hint = f"; did you mean `{near[0]}`?" if near else ""
-            raise ConfigError(f"--benchmarks: unknown `{name}`{hint} There are: {', '.join(NAMED)}")
-        source = NAMED[name] | ({"limit": limit} if limit is not None else {})
-        wanted.append({"name": name, "source": source})
+            hint = f"; did you mean `{near[0]}`?" if near else "."
+            raise ConfigError(f"--benchmarks: unknown `{name}`{hint} There are: {', '.join(NAMED)}, and files FILE.jsonl")
+        wanted.append({"name": name, "source": source | ({"limit": limit} if limit is not None else {})})
     return wanted

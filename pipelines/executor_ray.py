@@ -43,7 +43,7 @@ class RayExecutor:
         except ImportError as e:
             raise ConfigError("executor.kind is `ray`, but Ray is not installed: pip install '.[ray]'") from e
         self._ray, self._section = ray, section
-        self._gpus = 1 if gpu() is not None else 0
+        self._gpus = 1 / section.workers_per_gpu if gpu() is not None else 0
         self._started = not ray.is_initialized()
         if self._started:
             settings: dict[str, Any] = {"address": section.address} if section.address else {

@@ -70,7 +70,9 @@ def memorisation(plan: Plan, store: Store) -> list[dict[str, Any]]:
     records = []
     for model in models:
         for original, perturbed, variant in comparisons(plan.recipe):
-            before, after = (scores[f"{model}/{name}/greedy"] for name in (original, perturbed))
+            before, after = (scores.get(f"{model}/{name}/greedy") for name in (original, perturbed))
+            if before is None or after is None:  # `when: end`: this model is not measured on it
+                continue
             versions = _by_original(after, store)
             seed = derive_seed(plan.recipe.seed, "memorisation", after.key)
             figures = compare(_by_original(before, store), versions, seed)

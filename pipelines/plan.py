@@ -1,7 +1,7 @@
 """From a recipe to the graph of its stages.
 
 `resolve` replaces every `auto` by what it means on this machine; `build` lays out the stages in the order in
-which they run. Keys follow from content, so the plan knows what is cached before anything runs.
+which they run, phase after phase. Keys follow from content, so the plan knows what is cached before anything runs.
 """
 
 from __future__ import annotations
@@ -12,13 +12,16 @@ from typing import Any
 import msgspec
 
 from configs.errors import ConfigError
+from configs.evaluation_section import KNIGHTS, BenchmarkSection, SourceSection
 from configs.keys import content_key
-from configs.schema import KNIGHTS, ONLINE, BenchmarkSection, Recipe, SourceSection
+from configs.phases import model_names, phases_of
+from configs.schema import ONLINE, Recipe
 from data_gen.engine import resolve_engine
 from pipelines import plan_balance, plan_pairs
 from pipelines.files import sha256_of
 from pipelines.hardware import cores, resolve_dtype
 from pipelines.models import ResolvedModel
+from pipelines.plan_evaluation import evaluate
 from pipelines.plan_rewards import RewardModel
 from pipelines.stage import Stage
 
@@ -32,30 +35,37 @@ class Plan(msgspec.Struct, frozen=True):
     trained: list[Stage]
 
 
-def resolve(recipe: Recipe) -> Recipe:
+def resolve(recipe: Recipe, gpu_elsewhere: bool = False) -> Recipe:
     """The recipe with engine, dtype and threads settled for this machine, and local paths made absolute, so that
-    a resume from another folder finds the same files."""
+    a resume from another folder finds the same files. `gpu_elsewhere`: settled for a machine with a GPU and vLLM."""
     data = recipe.model_dump()
-    for source in (data["data"]["train"], *(b["source"] for b in data["evaluation"]["benchmarks"])):
-        source["path"] = source["path"] and str(Path(source["path"]).expanduser().absolute())
+    phases = data["phases"]
+    sources = [b["source"] for b in data["evaluation"]["benchmarks"]]
+    sources += [(part.get("data") or {}).get("train") or {} for part in (data, *phases)]
+    runs = [part.get("reward_model") or {} for part in (data, *phases)]
+    for section, key in (*((s, "path") for s in sources), (data["evaluation"], "shots_file"), *((r, "run") for r in runs)):
+        if section.get(key):
+            section[key] = str(Path(section[key]).expanduser().absolute())
     if (folder := Path(recipe.model.name).expanduser()).exists():
         data["model"]["name"] = str(folder.absolute())
-    data["sampling"]["engine"] = resolve_engine(recipe.sampling.engine)
-    data["model"]["dtype"] = resolve_dtype(recipe.model.dtype)
+    engine, dtype = recipe.sampling.engine, recipe.model.dtype
+    if gpu_elsewhere:
+        engine, dtype = ("vllm" if engine == "auto" else engine), ("bfloat16" if dtype == "auto" else dtype)
+    data["sampling"]["engine"] = engine if gpu_elsewhere else resolve_engine(engine)
+    data["model"]["dtype"] = resolve_dtype(dtype)
     if recipe.executor.threads == "auto":
         data["executor"]["threads"] = max(1, cores() // recipe.executor.workers)
     return Recipe.model_validate(data)
 
 
 class Builder:
-    """Makes the stages of one recipe."""
+    """Makes the stages of one recipe and appends them to `stages`. `initial`: what trained the weights that the recipe
+    starts from, None for the base model."""
 
-    def __init__(self, recipe: Recipe, model: ResolvedModel) -> None:
-        self.recipe, self.model = recipe, model
-        self.stages: list[Stage] = []
+    def __init__(self, recipe: Recipe, model: ResolvedModel, stages: list[Stage], initial: Stage | None) -> None:
+        self.recipe, self.model, self.stages, self.initial = recipe, model, stages, initial
         self.valued: dict[str, tuple[Stage, Stage]] = {}  # rollouts and steps, by iteration
         self.full = recipe.training.adapter == "full"
-        self.initial = Stage("train", model.label, {}, given_key=model.trained) if model.trained else None
 
     def add(self, stage: Stage) -> Stage:
         """Append a stage unless one of the same key is there already."""
@@ -77,10 +87,12 @@ class Builder:
         return self.add(Stage("problems", label, config, paths=paths))
 
     def sample(
-        self, label: str, problems: Stage, trained: Stage | None, choice: Stage | None = None, **settings: Any
+        self, label: str, problems: Stage, trained: Stage | None, choice: Stage | None = None, examples: Stage | None = None,
+        **settings: Any,
     ) -> Stage:
-        """Sampling with the recipe's settings, `settings` taking precedence; `choice` (a balance) sets the temperature."""
-        more = {"choice": choice} if choice else {}
+        """Sampling with the recipe's settings, `settings` taking precedence; `choice` (a balance) sets the temperature,
+        `examples` are problems to show with their solutions."""
+        more = ({"choice": choice} if choice else {}) | ({"shots": examples} if examples else {})
         return self.draw("sample", label, problems, trained, settings | ({"temperature": None} if choice else {}), more)
 
     def draw(
@@ -98,7 +110,8 @@ class Builder:
         inputs = {"problems": problems} | ({"model": trained} if trained else {}) | more
         threads = self.recipe.executor.threads
         rank = 0 if self.full else self.recipe.training.lora.r  # the engine makes room for adapters from the start
-        hints = {"threads": threads, "gpu_memory": s.gpu_memory, "lora_rank": rank}
+        share = self.recipe.executor.workers_per_gpu
+        hints = {"threads": threads, "gpu_memory": s.gpu_memory / share, "gpu_shared": share > 1, "lora_rank": rank}
         return self.add(Stage(kind, label, config, inputs, {"base": str(self.model.path)}, hints))
 
     def verify(self, label: str, problems: Stage, samples: Stage, mode: str) -> Stage:
@@ -111,16 +124,24 @@ class Builder:
         scores: Stage | None = None,
     ) -> Stage:
         """Selection; tokens are weighed by `steps`, and a reward model chooses by `scores`, where they are given."""
-        section = self.recipe.selection
-        limit = 1 if self.recipe.iterations.scheme == "star" else section.max_per_problem
         unread = set() if scores else {"label", "min_reward"}  # settings of a reward model
+        inputs = {"problems": problems, "samples": samples, "verdicts": verdicts} | ({"steps": steps} if steps else {})
+        if scores is None:
+            return self._select(label, inputs, unread)
+        return self._select(label, inputs | {"scores": scores}, unread, alpha=self.recipe.reward_model.alpha)
+
+    def human(self, label: str, problems: Stage, slice_: dict[str, Any]) -> Stage:
+        """Selection of the solutions that came with the problems alone: nothing is sampled for it."""
+        settings = {"offset": 0, "count": None, **slice_}
+        return self._select(label, {"problems": problems}, {"label", "min_reward"}, **settings)
+
+    def _select(self, label: str, inputs: dict[str, Stage], unread: set[str], **settings: Any) -> Stage:
+        section = self.recipe.selection
+        limit = min(1, section.max_per_problem) if self.recipe.iterations.scheme == "star" else section.max_per_problem
         config = {
             **section.model_dump(exclude=unread), "max_per_problem": limit, "prompt": self.recipe.data.prompt.model_dump(),
-            "model": self.model.fingerprint, "seed": self.recipe.seed,
+            "model": self.model.fingerprint, "seed": self.recipe.seed, **settings,
         }
-        inputs = {"problems": problems, "samples": samples, "verdicts": verdicts} | ({"steps": steps} if steps else {})
-        if scores is not None:
-            config, inputs = config | {"alpha": self.recipe.reward_model.alpha}, inputs | {"scores": scores}
         return self.add(Stage("select", label, config, inputs, {"base": str(self.model.path)}))
 
     def training_hints(self) -> dict[str, Any]:
@@ -132,7 +153,10 @@ class Builder:
         training = self.recipe.training
         silent = {"steps"} if training.steps is None else set[str]()
         silent |= {"infinite"} if training.schedule != "infinite" else set()
-        return training.model_dump(exclude={"checkpoint_every", *unread, *silent})
+        config = training.model_dump(exclude={"checkpoint_every", *unread, *silent})
+        if "rl" in config and not training.rl.step_rollouts:
+            del config["rl"]["step_rollouts"]
+        return config
 
     def train(
         self, label: str, rows: dict[str, Stage], trained: Stage | None, online: dict[str, Any] | None = None
@@ -168,63 +192,81 @@ class Builder:
         }
         return self.add(Stage("train", label, config, inputs, {"base": str(self.model.path)}, hints))
 
-    def evaluate(
-        self, who: str, benchmark: BenchmarkSection, problems: Stage, trained: Stage | None, rewards: RewardModel | None = None
-    ) -> None:
-        """Greedy, and sampled when `evaluation.samples` > 0: sample, verify, score; the reward model on the sampled."""
-        e = self.recipe.evaluation
-        length = e.max_tokens or self.recipe.sampling.max_tokens
-        runs: list[tuple[str, dict[str, Any]]] = [("greedy", {"temperature": 0.0, "top_p": 1.0, "n": 1, "seed": 0})]
-        if e.samples:
-            runs.append(("sampled", {"temperature": e.temperature, "top_p": e.top_p, "n": e.samples}))
-        for name, settings in runs:
-            label = f"{who}/{benchmark.name}/{name}"
-            samples = self.sample(f"{label}/sample", problems, trained, max_tokens=length, **settings)
-            verdicts = self.verify(f"{label}/verify", problems, samples, e.mode)
-            shown = ("engine", "dtype", "temperature", "top_p", "n", "max_tokens", "stop", "seed")
-            config = {
-                "benchmark": benchmark.name, "mode": e.mode, "prompt": self.recipe.data.prompt.model_dump(),
-                "sampling": {k: samples.config[k] for k in shown}, "seed": self.recipe.seed,
-            }
-            inputs = {"problems": problems, "samples": samples, "verdicts": verdicts}
-            self.add(Stage("score", label, config, inputs))
-            if name == "sampled":
-                if rewards is not None:
-                    rewards.evaluate(who, benchmark.name, problems, samples, verdicts)
-                if self.recipe.exploration.measure and not (rewards is None and plan_balance.waits(self)):
-                    plan_balance.explore(self, label, inputs, rewards)
-
 
 def build(recipe: Recipe, model: ResolvedModel) -> Plan:
-    """The stages of a resolved recipe: evaluate the initial model, then sample, verify, select, train, evaluate."""
-    b = Builder(recipe, model)
-    data, count = recipe.data, recipe.iterations.count
-    benchmarks = [(x, b.problems(f"problems/{x.name}", x.source)) for x in recipe.evaluation.benchmarks]
+    """The stages of a resolved recipe: evaluate the initial model, then, phase by phase, sample, verify, select, train,
+    evaluate; and at the end what is measured once."""
+    initial = Stage("train", model.label, {}, given_key=model.trained) if model.trained else None
+    whole = Builder(recipe, model, [], initial)
+    sets = _evaluation_sets(whole)
+    each = [(x, problems) for x, problems in sets if x.when == "each"]
+    rewards = RewardModel(whole)
     if recipe.evaluation.initial:
-        for benchmark, problems in benchmarks:
-            b.evaluate(model.label, benchmark, problems, b.initial)
+        for benchmark, problems in each:
+            evaluate(whole, model.label, benchmark, problems, initial, rewards)
     trained: list[Stage] = []
-    if count:
-        train = b.problems("problems/train", data.train)
-        if data.decontaminate and benchmarks:
-            evals = {f"eval{i}": problems for i, (_, problems) in enumerate(benchmarks)}
-            config = {"ngram": data.ngram, "lcs_ratio": data.lcs_ratio}
-            train = b.add(Stage("decontaminate", "problems/clean", config, {"train": train, **evals}))
-        rewards = RewardModel(b)
-        for i in range(1, count + 1):
-            stage = _iteration(b, i, train, trained[-1] if trained else b.initial, rewards)
-            for benchmark, problems in benchmarks:
-                if i == 1 and rewards.stage is not None and recipe.evaluation.initial:
-                    b.evaluate(model.label, benchmark, problems, b.initial, rewards)
-                if stage is not None:
-                    b.evaluate(f"iteration{i}", benchmark, problems, stage, rewards)
-            trained += [stage] if stage is not None else []
-    return Plan(recipe, model, b.stages, trained)
+    last, latest = model.label, initial
+    for name, phase in phases_of(recipe):
+        b = Builder(phase, model, whole.stages, latest)
+        before, rewards = rewards, RewardModel(b, rewards)
+        judged = rewards.stage is not None and rewards.stage is before.stage  # the latest model has been, by this one
+        if not phase.iterations.count:
+            continue
+        problems = _training_problems(b, name, sets, whole)
+        for i, label in enumerate(model_names(name, phase.iterations.count), 1):
+            stage = _iteration(b, i, label, problems, latest, rewards)
+            if rewards.stage is not None and not judged and (trained or recipe.evaluation.initial):
+                for benchmark, asked in each:  # the model that the first reward model has learned from
+                    evaluate(whole, last, benchmark, asked, latest, rewards)
+            judged = rewards.stage is not None
+            if stage is None:
+                continue
+            last, latest = label, stage
+            trained.append(stage)
+            for benchmark, asked in each:
+                evaluate(whole, label, benchmark, asked, stage, rewards)
+    for benchmark, problems in ((x, problems) for x, problems in sets if x.when == "end"):
+        if recipe.evaluation.initial or not trained:
+            evaluate(whole, model.label, benchmark, problems, initial, rewards)
+        if trained:
+            evaluate(whole, last, benchmark, problems, latest, rewards)
+    return Plan(recipe, model, whole.stages, trained)
 
 
-def _iteration(b: Builder, i: int, train: Stage, latest: Stage | None, rewards: RewardModel) -> Stage | None:
+def _evaluation_sets(b: Builder) -> list[tuple[BenchmarkSection, Stage]]:
+    """The benchmarks with their problems."""
+    return [
+        (x, _validation(b) if x.source.source == "validation" else b.problems(f"problems/{x.name}", x.source))
+        for x in b.recipe.evaluation.benchmarks
+    ]
+
+
+def _validation(b: Builder) -> Stage:
+    """Training problems of the whole run that are held out."""
+    train = b.problems("problems/train", b.recipe.data.train)
+    config = {"count": b.recipe.data.validation, "seed": b.recipe.seed}
+    return b.add(Stage("validation", "problems/validation", config, {"train": train}))
+
+
+def _training_problems(b: Builder, phase: str, sets: list[tuple[BenchmarkSection, Stage]], whole: Builder) -> Stage:
+    """Problems to train on: none that any evaluation set of the run contains."""
+    data = b.recipe.data
+    own = phase if data.train != whole.recipe.data.train else ""
+    train = b.problems(f"problems/{own or 'train'}", data.train)
+    held = {f"eval{i}": problems for i, (_, problems) in enumerate(sets)}
+    if data.validation and not any(x.source.source == "validation" for x, _ in sets):
+        held["validation"] = _validation(whole)
+    if not (data.decontaminate and held):
+        return train
+    config = {"ngram": data.ngram, "lcs_ratio": data.lcs_ratio}
+    return b.add(Stage("decontaminate", f"problems/{own + '-' if own else ''}clean", config, {"train": train, **held}))
+
+
+def _iteration(
+    b: Builder, i: int, label: str, train: Stage, latest: Stage | None, rewards: RewardModel
+) -> Stage | None:
     """One iteration on the latest weights; its training stage, None where only a reward model is trained."""
-    recipe, label = b.recipe, f"iteration{i}"
+    recipe = b.recipe
     shots = recipe.sampling.shots if i <= recipe.sampling.shots_iterations else []
     slice_: dict[str, Any] = {}
     if recipe.data.fresh_per_iteration:
@@ -238,6 +280,11 @@ def _iteration(b: Builder, i: int, train: Stage, latest: Stage | None, rewards: 
         rewards.learn(label, train, first, b.verify(f"{label}/reward/verify", train, first, recipe.rewards.mode), latest)
     if recipe.training.method in ONLINE:
         return b.online(f"{label}/train", train, start, slice_, rewards.stage)
+    online = None
+    if recipe.iterations.online:
+        online = {"total": (recipe.training.steps or 0) * recipe.iterations.count, "first": i == 1}
+    if _human_only(recipe):
+        return b.train(f"{label}/train", {"examples": b.human(f"{label}/select", train, slice_)}, start, online)
     choice = plan_balance.sweep(b, label, train, latest, rewards, **drawn) if scheme == "bstar" else None
     samples = b.sample(f"{label}/sample", train, latest, choice, **drawn)
     verdicts = b.verify(f"{label}/verify", train, samples, recipe.rewards.mode)
@@ -258,7 +305,11 @@ def _iteration(b: Builder, i: int, train: Stage, latest: Stage | None, rewards: 
     if recipe.exploration.measure:
         selected = {k: v for k, v in rows.items() if k == "examples"}
         plan_balance.explore(b, label, {"problems": train, "samples": samples, "verdicts": verdicts, **selected}, rewards)
-    online = None
-    if recipe.iterations.online:
-        online = {"total": (recipe.training.steps or 0) * recipe.iterations.count, "first": i == 1}
     return b.train(f"{label}/train", rows, start, online)
+
+
+def _human_only(recipe: Recipe) -> bool:
+    """Whether training learns from the problems' own solutions, and nothing else wants samples."""
+    selected = recipe.training.method == "sft" and recipe.selection.max_per_problem == 0
+    measured = recipe.exploration.measure or recipe.reward_model.kind != "none" or recipe.iterations.scheme == "bstar"
+    return selected and not measured

@@ -86,7 +86,8 @@ def values(
     }
     rows = {"problems": problems, "samples": samples, "verdicts": verdicts}
     earlier = [] if recipe.data.fresh_per_iteration else [s for s in b.stages if s.kind == "rollouts"]
-    same = [s for s in earlier if s.config["policy"] == config["policy"]]
+    drawn = (*kept, "temperature", "policy", "prompt", "mode")  # what continuations and their verdicts depend on
+    same = [s for s in earlier if all(s.config[k] == config[k] for k in drawn)]
     inputs = rows | ({"model": policy} if policy else {}) | {f"earlier{i}": s for i, s in enumerate(same)}
     paths = {"base": str(b.model.path)}
     rollouts = b.add(Stage("rollouts", f"{label}/rollouts", config, inputs, paths, dict(samples.hints)))

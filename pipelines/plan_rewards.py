@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from configs.errors import ConfigError, InputError
 from pipelines import plan_pairs
+from pipelines.files import read_json
+from pipelines.home import store_root
 from pipelines.stage import Stage
 
 if TYPE_CHECKING:
@@ -14,13 +18,22 @@ _FORWARD = {"adapter", "lora", "micro_batch_tokens", "attention", "prefix_sharin
 
 
 class RewardModel:
-    """Lays out the stages. `stage` is the training of the model in use, None before the first."""
+    """Lays out the stages. `stage` is the training of the model in use, None before the first.
 
-    def __init__(self, b: Builder) -> None:
+    A phase takes over the reward model of the phase `before`, with the samples it has learned from, if it wants one of the
+    same kind, or the same other run's.
+    """
+
+    def __init__(self, b: Builder, before: RewardModel | None = None) -> None:
         self.b, self.section = b, b.recipe.reward_model
-        self.stage: Stage | None = None
-        self._data: dict[str, Stage] = {}  # samples0, verdicts0, samples1, ...
-        self._previous: dict[str, Stage] = {}  # the last evaluation on each set
+        wanted = (self.section.kind, self.section.run)
+        kept = before if before is not None and (before.section.kind, before.section.run) == wanted else None
+        self.stage: Stage | None = kept.stage if kept else None
+        self._given: dict[str, Any] | None = kept._given if kept else None  # training settings of another run's model
+        self._data: dict[str, Stage] = dict(kept._data) if kept else {}  # samples0, verdicts0, samples1, ...
+        self._previous: dict[str, Stage] = dict(kept._previous) if kept else {}  # the last evaluation on each set
+        if self.section.run is not None and kept is None:
+            self.stage, self._given = trained_elsewhere(Path(self.section.run), self.section.kind, b.model.fingerprint)
 
     @property
     def due(self) -> bool:
@@ -45,14 +58,14 @@ class RewardModel:
         if self.stage is None:
             return None
         scores = self.score(f"{label}/reward_score", problems, samples)
-        if fraction := self.section.validation_fraction:
+        fraction = self.section.validation_fraction
+        if fraction and self._given is None:  # what another run held out is not known here
             self._evaluate("train", f"{label}/reward_eval", problems, samples, verdicts, scores, fraction)
         return scores
 
-    def evaluate(self, who: str, benchmark: str, problems: Stage, samples: Stage, verdicts: Stage) -> None:
-        """RM@k and the rest on a benchmark's samples."""
+    def evaluate(self, label: str, benchmark: str, problems: Stage, samples: Stage, verdicts: Stage) -> None:
+        """RM@k and the rest on sampled answers to a benchmark; `benchmark` names the same samples of all models."""
         if self.stage is not None:
-            label = f"{who}/{benchmark}/sampled"
             scores = self.score(f"{label}/reward_score", problems, samples)
             self._evaluate(benchmark, f"{label}/reward_eval", problems, samples, verdicts, scores, None)
 
@@ -85,8 +98,9 @@ class RewardModel:
         """The scores of any samples by the model in use."""
         b = self.b
         assert self.stage is not None, "learn before scoring"
+        training = self._given or self._training()
         config = {
-            "training": {k: v for k, v in self._training().items() if k in _FORWARD}, "aggregation": self.section.aggregation,
+            "training": {k: v for k, v in training.items() if k in _FORWARD}, "aggregation": self.section.aggregation,
             "prompt": b.recipe.data.prompt.model_dump(), "model": b.model.fingerprint, "dtype": b.recipe.model.dtype,
         }
         inputs = {"samples": samples, "problems": problems, "reward_model": self.stage}
@@ -100,3 +114,27 @@ class RewardModel:
         if name in self._previous:
             inputs["previous"] = self._previous[name]
         self._previous[name] = self.b.add(Stage("reward_eval", label, config, inputs))
+
+
+def trained_elsewhere(run: Path, kind: str, fingerprint: str) -> tuple[Stage, dict[str, Any]]:
+    """The last reward model that a run has trained, and the settings that it was trained with.
+
+    Raises InputError for a run that has none, or not in this store; ConfigError for another kind or base model.
+    """
+    if not (run / "plan.json").is_file():
+        raise InputError(f"reward_model.run: {run} is not the folder of a run that was started")
+    plan = read_json(run / "plan.json")
+    keys = [s["key"] for s in plan["stages"] if s["kind"] == "reward_train"]
+    if not keys:
+        raise InputError(f"reward_model.run: {run} trains no reward model")
+    if (root := store_root()) != Path(plan["store"]):
+        raise InputError(f"reward_model.run: {run} keeps its artefacts in {plan['store']}, not in {root}: set RATCHET_HOME")
+    manifest = root / "reward_train" / keys[-1] / "manifest.json"
+    if not manifest.is_file():
+        raise InputError(f"reward_model.run: the reward model of {run} is not finished: ratchet resume {run}")
+    config = read_json(manifest)["config"]
+    if (own := config["reward_model"]["kind"]) != kind:
+        raise ConfigError(f"reward_model.run: the model of {run} is of kind `{own}`: set reward_model.kind={own}")
+    if config["model"] != fingerprint:
+        raise ConfigError(f"reward_model.run: the model of {run} belongs to another base model than model.name")
+    return Stage("reward_train", "reward model", {}, given_key=keys[-1]), config["training"]

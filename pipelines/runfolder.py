@@ -3,6 +3,8 @@
     recipe.yaml     the resolved recipe          plan.json      stages with their keys
     events.jsonl    what happened, in order      metrics.jsonl  one record for each finished stage
     artefacts/      links into the store, in the order of the plan
+    estimate.json   what the plan was thought to cost before anything ran
+    live.json       what the stage at work has done, see `pipelines.live`
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import yaml
 
@@ -140,13 +142,43 @@ class RunFolder:
         """Append to the event log."""
         self._append("events.jsonl", {"time": _now(), "event": event, **fields})
 
-    def metrics(self, label: str, kind: str, key: str, cached: bool, values: Mapping[str, Any]) -> None:
-        """Append the metrics of a finished stage."""
-        self._append("metrics.jsonl", {"stage": label, "kind": kind, "key": key, "cached": cached, **values})
+    def estimate_plan(self, plan: Plan, store: Store) -> str | None:
+        """Record what the plan is thought to cost here. A resume leaves the first estimate of the same stages as it is.
+
+        A run does not depend on it: where the shape of the model cannot be told, the reason is returned.
+        """
+        from pipelines.estimate import Device, estimate
+        from pipelines.shape import shape_of_folder
+
+        if [s["key"] for s in self.estimate().get("stages", [])] == [s.key for s in plan.stages]:
+            return None
+        try:
+            shape = shape_of_folder(plan.model.path)
+        except InputError as e:
+            return str(e)
+        write_json(self.path / "estimate.json", estimate(plan, store, shape, Device.here()))
+        return None
+
+    def estimate(self) -> dict[str, Any]:
+        """The recorded estimate (see `pipelines.estimate`); empty of a run that began before there was one."""
+        path = self.path / "estimate.json"
+        return read_json(path) if path.exists() else {}
+
+    def metrics(
+        self, label: str, kind: str, key: str, cached: bool, values: Mapping[str, Any], summary: str | None = None
+    ) -> None:
+        """Append the metrics of a finished stage, and its line on the screen."""
+        record = {"stage": label, "kind": kind, "key": key, "cached": cached}
+        record |= {"summary": summary} if summary is not None else {}
+        self._append("metrics.jsonl", record | {k: v for k, v in values.items() if k not in record})
 
     def read_metrics(self) -> dict[str, dict[str, Any]]:
         """The last metrics of each stage by label."""
         return {m["stage"]: m for m in self._lines("metrics.jsonl")}
+
+    def metrics_by_key(self) -> dict[str, dict[str, Any]]:
+        """The last metrics of each stage by key: older versions could give two stages one label."""
+        return {m["key"]: m for m in self._lines("metrics.jsonl")}
 
     def events(self) -> list[dict[str, Any]]:
         """All events so far."""
@@ -192,8 +224,15 @@ def _differences(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -
         x, y = a.get(key), b.get(key)
         if not prefix and key in ("executor", "track"):
             continue
+        if _sections(x) and _sections(y) and len(x) == len(y):
+            x, y = dict(enumerate(x)), dict(enumerate(y))
         if isinstance(x, Mapping) and isinstance(y, Mapping):
             found |= _differences(x, y, f"{prefix}{key}.")
         elif x != y:
             found[f"{prefix}{key}"] = (x, y)
     return found
+
+
+def _sections(value: Any) -> TypeGuard[list[Any]]:
+    """Whether a value is a list of sections: phases, benchmarks."""
+    return isinstance(value, list) and all(isinstance(item, Mapping) for item in value)

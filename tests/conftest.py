@@ -154,6 +154,29 @@ def _run(recipe: Path, root: Path) -> str:
     return result.output
 
 
+@dataclass(frozen=True)
+class DemoRun:
+    """The demo, run for real in `cwd`/runs/demo: its RATCHET_HOME and what it printed."""
+
+    cwd: Path
+    home: Path
+    output: str
+
+    @property
+    def folder(self) -> Path:
+        return self.cwd / "runs" / "demo"
+
+
+@pytest.fixture(scope="session")
+def demo_run(tmp_path_factory: pytest.TempPathFactory) -> DemoRun:
+    """`ratchet run demo` on the real model: minutes, so only tests marked slow may ask for it."""
+    from tests.pipelines.helpers import ratchet
+
+    cwd = tmp_path_factory.mktemp("demo")
+    done = ratchet("run", "demo", home=cwd / "home", cwd=cwd)
+    return DemoRun(cwd, cwd / "home", done.stdout)
+
+
 @pytest.fixture(scope="session")
 def bundled() -> ResolvedModel:
     """SmolLM2-135M-Instruct, converted into the user's own cache if it is not there yet."""

@@ -1,4 +1,5 @@
-"""The documents are true: commands parse, recipes and keys exist, examples load, the tree is complete."""
+"""The documents are true: commands parse, recipes and keys exist, examples load, links lead somewhere, figures are those
+that were recorded. `test_doc_commands.py` runs the blocks of commands."""
 
 from __future__ import annotations
 
@@ -15,13 +16,22 @@ import pytest
 import typer.main
 import yaml
 
+from benchmarks import results
+from configs.evaluation_section import BenchmarkSection
 from configs.load import find_recipe, load_recipe, shipped, valid_keys, validate
+from configs.phase_section import PhaseSection
+from configs.phases import phases_of
 from configs.schema import Recipe
 from data_gen.problems import load_problems
 from pipelines.cli import app
+from pipelines.estimate import Device, estimate
+from pipelines.models import model_for_plan
+from pipelines.plan import build, resolve
+from pipelines.store import Store
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES]
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`([^`\n]+)`")
 _NOT_SHIPPED = "my_recipe.yaml", "mine.yaml"  # files that the reader makes
@@ -96,12 +106,36 @@ def test_make_targets_exist() -> None:
     assert not [where for where, name in shown if name not in targets]
 
 
-def test_recipes_named_in_the_readme_are_the_shipped_ones() -> None:
+def test_recipes_named_in_the_readme_and_after_papers_are_the_shipped_ones() -> None:
     section = (ROOT / "README.md").read_text().partition("## Recipes")[2].partition("\n## ")[0]
-    assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == shipped()
+    named = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
+    assert named == sorted(named)
+    assert sorted([*named, *after_papers()]) == shipped()
     for name in shipped():
         assert find_recipe(name).read_text().startswith("# "), f"{name}: `ratchet recipes` shows the first line"
         load_recipe(name)
+
+
+def after_papers() -> dict[str, list[tuple[str, str, str]]]:
+    """Recipe -> (key, value, source) of its table in docs/papers.md."""
+    parts = re.split(r"^### `(\w+)`$", (ROOT / "docs" / "papers.md").read_text(), flags=re.MULTILINE)
+    row = re.compile(r"^\| `([\w.]+)` \| `([^`]+)` \| (\w+) \|$", re.MULTILINE)
+    return {name: row.findall(body) for name, body in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+@pytest.mark.parametrize("name", after_papers())
+def test_tables_of_papers_are_what_the_recipes_say(name: str) -> None:
+    recipe = load_recipe(name)
+    settings = recipe.model_dump(mode="json") | {"phases": {n: r.model_dump(mode="json") for n, r in phases_of(recipe)}}
+    rows = after_papers()[name]
+    assert len(rows) > 2
+    for key, shown, source in rows:
+        value: Any = settings
+        for part in key.split("."):
+            value = value[part]
+        expected = yaml.safe_load(shown)
+        assert (float(expected) if isinstance(value, float) else expected) == value, key
+        assert source in ("code", "paper", "reports", "unknown", "ours"), key
 
 
 def test_recipes_page_lists_every_key_with_its_default() -> None:
@@ -112,10 +146,15 @@ def test_recipes_page_lists_every_key_with_its_default() -> None:
     defaults = Recipe().model_dump(mode="json")
     leaves = [k for k in keys if not any(other.startswith(f"{k}.") for other in keys) or k == "evaluation.benchmarks"]
     assert sorted(rows) == sorted(leaves)
+    items = {"phases": PhaseSection, "evaluation.benchmarks": BenchmarkSection}  # of lists, which are empty by default
     for key, shown in rows.items():
+        section, _, name = key.rpartition(".")
         value: Any = defaults
-        for part in key.split("."):
-            value = value[part] if isinstance(value, dict) else "required"
+        for part in key.split(".") if section not in items else ():
+            value = value[part]
+        if section in items:
+            field = items[section].model_fields[name]
+            value = "required" if field.is_required() else field.default
         assert shown == (value if value == "required" else json.dumps(value)), key
 
 
@@ -129,10 +168,91 @@ def test_example_recipes_and_rows_are_valid(path: Path, tmp_path: Path) -> None:
         assert len(load_problems("jsonl", "train", path=str(rows))) == len(body.splitlines())
 
 
+def anchors(path: Path) -> set[str]:
+    """Anchors of a page's headings, where GitHub and mkdocs make the same of them."""
+    found = set()
+    for title in re.findall(r"^#+ (.+)$", _FENCE.sub("", path.read_text()), re.MULTILINE):
+        text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", title).replace("`", "").replace("*", "")
+        kept = re.sub(r"[^\w\s-]", "", text).strip().lower()
+        github, mkdocs = kept.replace(" ", "-"), re.sub(r"[-\s]+", "-", kept)
+        found |= {github} if github == mkdocs else set()
+    return found
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
-def test_links_lead_somewhere(path: Path) -> None:
-    links = re.findall(r"\]\(([^)#:]+)(?:#[\w-]+)?\)", _FENCE.sub("", path.read_text()))
-    assert not [link for link in links if not (path.parent / link).exists()]
+def test_links_and_their_anchors_lead_somewhere(path: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", _FENCE.sub("", path.read_text())):
+        if re.match(r"[a-z]+:", link):
+            continue  # of another host: no test needs a network
+        file, _, anchor = link.partition("#")
+        target = path.parent / file if file else path
+        assert target.exists(), f"{path.name}: {link}"
+        assert not anchor or anchor in anchors(target), f"{path.name}: {link}: there is {sorted(anchors(target))}"
+        inside = path.is_relative_to(ROOT / "docs")
+        assert not inside or target.resolve().is_relative_to(ROOT / "docs"), f"{path.name}: {link} is not on the site"
+
+
+def navigation() -> dict[str, list[str]]:
+    """Pages of the site by section."""
+    config = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+    return {section: pages for entry in config["nav"] for section, pages in entry.items()}
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    named = [page for pages in navigation().values() for page in pages]
+    assert sorted(named) == [p.relative_to(ROOT / "docs").as_posix() for p in PAGES]
+
+
+@pytest.mark.parametrize("page", navigation()["Methods"])
+def test_pages_of_methods_have_the_same_sections(page: str) -> None:
+    wanted = ["What it does", "Equation", "Departures", "Recipe", "Expected result"]
+    titles = re.findall(r"^## (.+)$", _FENCE.sub("", (ROOT / "docs" / page).read_text()), re.MULTILINE)
+    assert titles[: len(wanted)] == wanted
+
+
+def table(page: str, comment: str) -> list[list[str]]:
+    """Cells of the table after a comment, without its head."""
+    text = (ROOT / "docs" / page).read_text().partition(f"<!-- {comment} -->\n\n")[2].partition("\n\n")[0]
+    return [[c.strip().strip("`") for c in line.split("|")[1:-1]] for line in text.splitlines()[2:]]
+
+
+def test_measured_memory_is_what_was_recorded() -> None:
+    text = (ROOT / "docs" / "memory.md").read_text()
+    files = re.findall(r"<!-- measured (\S+) -->", text)
+    assert files
+    for file in files:
+        cases = json.loads((ROOT / "benchmarks" / "results" / file).read_text())["cases"]
+        rows = table("memory.md", f"measured {file}")
+        assert rows
+        for name, rate, peak in rows:
+            case = cases[name]
+            measured = next(case[k] for k in ("pairs_per_second", "problems_per_second") if k in case)
+            assert (rate, peak) == (f"{measured:.2f}", f"{case['peak_gib']:.2f}"), name
+
+
+# parameters, layers, hidden size, heads, KV heads, head size, vocabulary: from the models' config.json
+def test_estimated_memory_is_what_plan_says(tmp_path: Path) -> None:
+    gpu = Device("one GPU of 80 GB", 80 * 10**9, True)
+    checkpointing = ("training.gradient_checkpointing=true",)
+    arms = [("lora", ()), ("lora", checkpointing), ("qlora", checkpointing), ("full", checkpointing)]
+    rows = table("memory.md", "estimated")
+    assert len(rows) == 4
+    for name, *shown in rows:
+        found, sampler = [], 0
+        for adapter, more in arms:
+            words = [f"model.name={name}", "model.dtype=bfloat16", "sampling.engine=transformers", *more]
+            recipe = resolve(load_recipe("rft_gsm8k", [*words, f"training.adapter={adapter}"]), gpu.gpu)
+            model, shape = model_for_plan(recipe.model)
+            stages = estimate(build(recipe, model), Store(tmp_path / "store"), shape, gpu)["stages"]
+            memory = {s["label"]: s["memory_bytes"] for s in stages}
+            found.append(memory["iteration1/train"])
+            sampler = memory["iteration1/sample"]
+        assert shown == [f"{x / 1e9:.1f}" for x in (*found, sampler)], name
+
+
+def test_the_page_of_results_is_that_of_the_recorded_files() -> None:
+    """If this fails: python -m benchmarks.results."""
+    assert results.PAGE.read_text() == results.page(ROOT / "benchmarks" / "results")
 
 
 def test_readme_tree_names_every_folder_with_a_comment() -> None:

@@ -12,7 +12,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 _PREFIX = "checkpoint-"
+_SECONDS = 60.0  # between checkpoints at least
+_SHARE = 20.0  # ... and that many times what the last one took
 
 
 class SaveError(OSError):
@@ -43,6 +46,29 @@ def saving(folder: Path) -> Iterator[Path]:
         found = re.search(r"os error (\d+)", str(e))
         number = e.errno if isinstance(e, OSError) else int(found.group(1)) if found else None
         raise SaveError(number or errno.EIO, str(e), str(folder)) from e
+
+
+class Pace:
+    """When a checkpoint is due: every so many steps, or with `auto` when a minute has passed in which saving took no more
+    than a twentieth of the time. No result depends on it."""
+
+    def __init__(self, every: int | str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._every, self._clock = every, clock
+        self._saved, self._cost = clock(), 0.0
+
+    def due(self, done: int) -> bool:
+        """After `done` steps."""
+        if isinstance(self._every, int):
+            return done % self._every == 0
+        return self._clock() - self._saved >= max(_SECONDS, _SHARE * self._cost)
+
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """Around the writing of a checkpoint: what it costs decides when the next one is due."""
+        began = self._clock()
+        yield
+        self._saved = self._clock()
+        self._cost = self._saved - began
 
 
 def save_checkpoint(
@@ -100,8 +126,9 @@ def load_checkpoint(
             if key.startswith("optimizer.") and key.endswith(suffix):
                 field = key[len("optimizer.") : -len(suffix)]
                 if "." not in field:
-                    if field == "step":  # a tensor in torch, a number in bitsandbytes
-                        optimizer.state[p][field] = value if value.is_floating_point() else int(value)
+                    if field == "step":  # a tensor in torch (with fused rules on the device), a number in bitsandbytes
+                        step = value.to(p.device) if optimizer.param_groups[0].get("fused") else value
+                        optimizer.state[p][field] = step if value.is_floating_point() else int(value)
                     else:
                         optimizer.state[p][field] = value.to(p.device)
     torch.set_rng_state(tensors["rng.cpu"])

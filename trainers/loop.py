@@ -17,7 +17,7 @@ from configs.errors import RatchetError
 from configs.keys import derive_seed
 from configs.schema import TrainingSection
 from trainers.attention import resolve_attention
-from trainers.checkpoint import load_checkpoint, save_checkpoint, saving
+from trainers.checkpoint import Pace, load_checkpoint, save_checkpoint, saving
 from trainers.model import device, load_for_training, save_trained, trainable
 from trainers.optimizer import Optimizer
 from trainers.policy import Policy
@@ -123,6 +123,7 @@ def train(
         history: list[Record] = state["history"]
         if policy.device.type == "cuda" and state["step"] < method.steps:
             _probe(method, policy, optimizer)
+        pace = Pace(settings.checkpoint_every)
         for step in range(state["step"], method.steps):
             rate = schedule.rate(step)
             epoch, record = _step(method, policy, optimizer, step, rate)
@@ -130,8 +131,9 @@ def train(
             report({"done": step + 1, "total": method.steps, **record})
             if online and step + 1 == schedule.trunk:  # before any checkpoint that is as far: a resume finds both
                 _carry_on(optimizer, online, step + 1, method.batch(method.steps - 1)[0] + 1)
-            if (step + 1) % settings.checkpoint_every == 0 and step + 1 < method.steps:
-                save_checkpoint(work, step + 1, optimizer.masters, optimizer.rule, {"history": history})
+            if step + 1 < method.steps and pace.due(step + 1):
+                with pace.saving():
+                    save_checkpoint(work, step + 1, optimizer.masters, optimizer.rule, {"history": history})
     with saving(output):
         if part:
             part.save(policy, output)

@@ -76,4 +76,8 @@ def _rule(parameters: list[torch.nn.Parameter], settings: TrainingSection) -> to
         from bitsandbytes.optim.adamw import PagedAdamW8bit
 
         return PagedAdamW8bit(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    return torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.999))
+    # On a GPU, torch's default would hold the square roots of all second moments at once: 4 bytes a parameter.
+    return torch.optim.AdamW(
+        parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.999),
+        fused=parameters[0].is_cuda or None,
+    )

@@ -54,17 +54,22 @@ class Policy:
 
     def logprobs(self, packed: Packed) -> torch.Tensor:
         """Natural log-probabilities [targets], float32, in the order of `packed.places`."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+        with self._autocast():
             wanted, targets, hidden = self._hidden(packed)
             unique = token_logprobs(hidden, self._head, targets, self._scale)
         return _spread(packed, wanted, unique)
 
     def values(self, packed: Packed, temperature: float = 1.0, entropy_gradient: bool = False) -> TokenValues:
         """Log-probabilities at `temperature` and at 1, and entropies, each [targets] as in `logprobs`."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+        with self._autocast():
             wanted, targets, hidden = self._hidden(packed)
             unique = token_values(hidden, self._head, targets, self._scale, temperature, entropy_gradient)
         return TokenValues(*(_spread(packed, wanted, u) for u in unique))
+
+    def _autocast(self) -> torch.autocast:
+        """Without torch's cache of rounded weights: each is used once a pass, and with checkpointing the cache would hold
+        them all until the pass ends."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast, cache_enabled=False)
 
     def _hidden(self, packed: Packed) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Flat places that predict a target, their targets, and their hidden states [places, size]."""

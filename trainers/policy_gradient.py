@@ -31,7 +31,7 @@ from trainers.optimizer import Optimizer
 from trainers.packing import Packed, TokenSequence, budgeted, unique_tokens
 from trainers.policy import Policy
 from trainers.policy_loss import importance_weights, k3, surrogate, token_weights
-from trainers.rollouts import Group, Trajectory, advantages, batch_mean
+from trainers.rollouts import Group, Trajectory, advantages_of_tokens, batch_mean
 from trainers.schedule import learning_rate
 
 
@@ -107,15 +107,15 @@ class PolicyGradient:
         """Micro-batches of one optimiser step, scored, with advantages on their tokens."""
         rl = self.rl
         everything = rl.kl != "none" or rl.entropy > 0
-        worth = [advantages(g, self.settings, mean) for g in groups]
-        chosen = [[i for i in range(len(g.samples)) if everything or worth[k][i] != 0] for k, g in enumerate(groups)]
+        worth = [advantages_of_tokens(g, self.settings, mean) for g in groups]
+        chosen = [[i for i, a in enumerate(mine) if everything or bool((a != 0).any())] for mine in worth]
         totals = _Totals(sum(len(s.token_ids) for g in groups for s in g.samples), sum(len(g.samples) for g in groups))
         micros = self._micros(groups, chosen)
         self._score(micros)
         if rl.kl == "sequence":
             sums = self._log_ratio_sums(micros)
             worth = [
-                advantages(g, self.settings, mean, torch.tensor([sums[k, i] for i in range(len(g.samples))]))
+                advantages_of_tokens(g, self.settings, mean, torch.tensor([sums[k, i] for i in range(len(g.samples))]))
                 for k, g in enumerate(groups)
             ]
         for micro in micros:
@@ -168,17 +168,15 @@ class PolicyGradient:
             found |= dict(zip(micro.samples, sums, strict=True))
         return found
 
-    def _spread(self, micro: _Micro, worth: Sequence[torch.Tensor]) -> None:
-        """Advantages of the samples -> of their tokens."""
-        owner = micro.packed.owner
-        scalars = torch.stack([worth[k][i] for k, i in micro.samples]).to(owner.device)
+    def _spread(self, micro: _Micro, worth: Sequence[Sequence[torch.Tensor]]) -> None:
+        """Advantages of the tokens of each sample -> of the micro-batch's, with the KL that each token answers for."""
+        mine = [worth[k][i] for k, i in micro.samples]
+        micro.advantages = torch.cat(mine).to(micro.packed.owner.device)
         if self.rl.kl not in ("token", "to_go"):
-            micro.advantages = scalars[owner]
             return
         assert micro.old is not None and micro.reference is not None
-        ratios = micro.old - micro.reference
-        counts = torch.bincount(owner, minlength=micro.packed.sequences).tolist()
-        parts = zip(scalars, ratios.split(counts), strict=True)
+        counts = [len(a) for a in mine]
+        parts = zip(micro.advantages.split(counts), (micro.old - micro.reference).split(counts), strict=True)
         micro.advantages = torch.cat([token_advantages(a, k, self.rl.kl_coefficient, self.rl.kl) for a, k in parts])
 
     def _loss(self, micro: _Micro, totals: _Totals) -> tuple[torch.Tensor, Stats]:

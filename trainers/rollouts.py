@@ -14,13 +14,19 @@ from trainers.estimators import grpo, reinforce, remax, rloo, t1
 @dataclass(frozen=True)
 class Trajectory:
     """One sampled completion. `token_ids` [T] end with the end token if one was produced; `logprobs` [T] are the
-    sampler's natural logs at temperature 1."""
+    sampler's natural logs at temperature 1. `advantages` [T], where given (from the values of steps), are learned from
+    in place of what the method makes of the reward."""
 
     token_ids: list[int]
     logprobs: list[float]
     reward: float
     right: bool
     truncated: bool
+    advantages: list[float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.advantages is not None and len(self.advantages) != len(self.token_ids):
+            raise ValueError(f"{len(self.advantages)} advantages for {len(self.token_ids)} tokens")
 
 
 @dataclass(frozen=True)
@@ -62,8 +68,25 @@ def advantages(
     return reinforce(rewards, batch_mean)
 
 
+def advantages_of_tokens(
+    group: Group, settings: TrainingSection, batch_mean: float = 0.0, kl: torch.Tensor | None = None
+) -> list[torch.Tensor]:
+    """Of each sample, advantages [T] before any KL per token: its own ones, else the sample's advantage on all tokens."""
+    own = [None if s.advantages is None else torch.tensor(s.advantages) for s in group.samples]
+    if kl is not None and any(a is not None for a in own):
+        raise ValueError(f"problem {group.problem}: advantages of tokens do not go with the KL of whole sequences")
+    if all(a is not None for a in own):
+        return [a for a in own if a is not None]
+    each = advantages(group, settings, batch_mean, kl)
+    pairs = zip(own, each, group.samples, strict=True)
+    return [e.expand(len(s.token_ids)) if a is None else a for a, e, s in pairs]
+
+
 def useful(group: Group, settings: TrainingSection) -> bool:
-    """Whether the rewards alone give the group a gradient. With REINFORCE: whether anything was rewarded."""
+    """Whether the rewards alone give the group a gradient. With REINFORCE: whether anything was rewarded; with values of
+    steps: whether the rewards differ, for groups of equal rewards are not rolled out."""
+    if settings.rl.step_rollouts:
+        return bool(group.rewards.min() < group.rewards.max())
     return bool(advantages(group, settings).abs().max() > 0)
 
 

@@ -21,8 +21,10 @@ from configs.schema import TrainingSection
 from data_gen.engine import Engine
 from pipelines.online.curriculum import Curriculum
 from pipelines.online.rollouts import Collector, Round
+from pipelines.online.step_values import credit_steps
 from pipelines.online.weights import WeightSync
 from pipelines.store import Journal
+from trainers.checkpoint import Pace
 from trainers.policy_gradient import PolicyGradient
 from trainers.rollouts import Group, useful
 
@@ -53,12 +55,14 @@ class OnlineLoop:
         self._timed("swap", lambda: self.sync.publish(first))
         if first == 0 and self.validation:
             self._validate(0)
+        pace = Pace(self.settings.checkpoint_every)
         for step in range(first, self.rl.steps):
             record = self._step(step)
             self.history.append(record)
             report({"done": step + 1, "total": self.rl.steps, **{k: record[k] for k in _MONITORS if k in record}})
-            if (step + 1) % self.settings.checkpoint_every == 0 and step + 1 < self.rl.steps:
-                self._checkpoint(step + 1)
+            if step + 1 < self.rl.steps and pace.due(step + 1):
+                with pace.saving():
+                    self._checkpoint(step + 1)
         if self.best is not None:
             self.trainer.load_weights(self._best_file(self.best[1]))
         return self.history
@@ -106,10 +110,13 @@ class OnlineLoop:
             total.penalties += found.penalties
             for phase, seconds in found.seconds.items():
                 self.seconds[phase] += seconds
-        journal.close()
         batch = good[:size]
         batch += rest[: size - len(batch)]
-        counts: Record = {
+        counts: Record = {}
+        if self.rl.step_rollouts:
+            batch, counts = self._timed("rollouts", lambda: credit_steps(self.collector, step, batch, journal))
+        journal.close()
+        counts |= {
             "answers": total.answers, "unjudged": total.unjudged, "groups": len(good) + len(rest), "rounds": number,
             "zero_groups": len(rest), "surplus_groups": max(0, len(good) - size),
             **{f"penalty_{k}": total.penalties[k] for k in self.rl.penalties},
@@ -118,7 +125,8 @@ class OnlineLoop:
 
     def _check_failures(self, step: int, record: Record) -> None:
         recent = [*self.history[-_WINDOW + 1 :], record]
-        failed, answers = (sum(r[k] for r in recent) for k in ("unjudged", "answers"))
+        failed = sum(r["unjudged"] + r.get("rollouts_unjudged", 0) for r in recent)
+        answers = sum(r["answers"] + r.get("rollouts", 0) for r in recent)
         if failed > max(2.0, self.max_failure_rate * answers):
             raise RatchetError(
                 f"step {step + 1}: {failed:.0f} of the last {answers:.0f} answers could not be judged (timeout, error or "

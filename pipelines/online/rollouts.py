@@ -1,14 +1,15 @@
 """A batch of judged samples: generation and verification side by side, journalled.
 
 A journal holds what one step has drawn: completions group by group as they finish, then the verdicts of the round
-once all are in. A step that is repeated after a kill reads it and draws only what is missing.
+once all are in. A step that is repeated after a kill reads it and draws only what is missing. Continuations for the
+values of steps (`pipelines.online.step_values`) are a round of their own.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -59,29 +60,40 @@ class Collector:
         """Round `number` of step `step`: samples of `problems`, and their greedy completions where the method needs
         them, in one batch of the engine."""
         requests = [r for p in problems for r in self._requests(step, p)]
+        result = Round()
+        judged = self.judged(number, requests, journal, result.seconds)
+        scores = self.scores(requests, judged, result.seconds)
+        self._assemble(result, problems, requests, judged, scores)
+        return result
+
+    def judged(
+        self, number: int | str, requests: Sequence[Request], journal: Journal, seconds: dict[str, float],
+        whole: Callable[[Completion], Completion] = lambda c: c,
+    ) -> dict[Name, tuple[Completion, str]]:
+        """Completions of `requests` with their outcomes, by request and index: from the journal's round `number`, the rest
+        drawn. `whole` makes of a completion the solution to be judged, with its problem as request. Adds to `seconds`."""
         mine = [(kind, rows) for kind, n, rows in journal.groups if n == number]
         drawn = [msgspec.convert(c, Completion) for kind, rows in mine if kind == "drawn" for c in rows]
+        solutions = [whole(c) for c in drawn]
         known: list[str] | None = next((rows for kind, rows in mine if kind == "judged"), None)
-        result = Round()
         began = time.monotonic()
         with ThreadPoolExecutor(1) as judge:
             verdicts: list[Future[list[str]]] = []
             if known is None:
-                verdicts.append(judge.submit(self._judge, drawn))
+                verdicts.append(judge.submit(self._judge, list(solutions)))
             groups = self.engine.generate(requests, {c.request for c in drawn}) if known is None else ()
             for group in groups:
                 journal.append(("drawn", number, group))
                 drawn += group
-                verdicts.append(judge.submit(self._judge, group))
-            result.seconds["generate"] = time.monotonic() - began
+                found = [whole(c) for c in group]
+                solutions += found
+                verdicts.append(judge.submit(self._judge, found))
+            seconds["generate"] = time.monotonic() - began
             outcomes = [o for v in verdicts for o in v.result()] if known is None else known
-        result.seconds["verify"] = time.monotonic() - began - result.seconds["generate"]
+        seconds["verify"] = time.monotonic() - began - seconds["generate"]
         if known is None:  # in the order of the journal, which is that of `drawn`
             journal.append(("judged", number, outcomes))
-        judged = {(c.request, c.index): (c, o) for c, o in zip(drawn, outcomes, strict=True)}
-        scores = self._scores(result, requests, judged)
-        self._assemble(result, problems, requests, judged, scores)
-        return result
+        return {(c.request, c.index): (s, o) for c, s, o in zip(drawn, solutions, outcomes, strict=True)}
 
     def accuracy(self, problems: Sequence[str]) -> float:
         """Share of `problems` that the greedy completion solves."""
@@ -131,46 +143,49 @@ class Collector:
             everything = [*samples, *([greedy] if greedy else [])]
             result.answers += len(everything)
             result.unjudged += sum(o in UNSCORED for _, o in everything)
-            kept = [(c, o) for c, o in samples if o not in UNSCORED]
-            if not kept or (greedy and greedy[1] in UNSCORED):
+            names = [(problem, i) for i, (_, o) in enumerate(samples) if o not in UNSCORED]
+            if not names or (greedy and greedy[1] in UNSCORED):
                 continue
-            rewards = self._rewards(problem, [*kept, *([greedy] if greedy else [])], scores, result.penalties)
+            everyone = [*names, *([(problem + _GREEDY, 0)] if greedy else [])]
+            rewards = self.rewards_of(problem, everyone, judged, scores, result.penalties)
             trajectories = [
                 Trajectory(c.token_ids, c.logprobs, r, _right(c, o), c.finish_reason == "length")
-                for (c, o), r in zip(kept, rewards, strict=False)
+                for (c, o), r in zip((judged[name] for name in names), rewards, strict=False)
             ]
             baseline = Greedy(rewards[-1], len(greedy[0].token_ids)) if greedy else None
             result.groups.append(Group(problem, request.prompt_ids, trajectories, baseline))
 
-    def _scores(
-        self, result: Round, requests: Sequence[Request], judged: Mapping[Name, tuple[Completion, str]]
+    def scores(
+        self, requests: Sequence[Request], judged: Mapping[Name, tuple[Completion, str]], seconds: dict[str, float]
     ) -> dict[Name, float]:
-        """The scorer's word on the whole round, asked for in the order of the requests: the order in which completions
-        came in must not decide which of them share a forward pass."""
+        """The scorer's word on a whole round, asked for in the order of the requests: the order in which completions
+        came in must not decide which of them share a forward pass. Adds to `seconds`."""
         if self.scorer is None:
             return {}
         began = time.monotonic()
         names = [(r.id, i) for r in requests for i in range(len(r.seeds))]
-        questions = [self.problems[name.removesuffix(_GREEDY)].question for name, _ in names]
-        scores = self.scorer(questions, [judged[name][0] for name in names])
-        result.seconds["score"] = time.monotonic() - began
+        answers = [judged[name][0] for name in names]
+        questions = [self.problems[a.request.removesuffix(_GREEDY)].question for a in answers]
+        scores = self.scorer(questions, answers)
+        seconds["score"] = time.monotonic() - began
         return dict(zip(names, scores, strict=True))
 
-    def _rewards(
-        self, problem: str, judged: Sequence[tuple[Completion, str]], scores: Mapping[Name, float], penalties: Counter[str]
-    ) -> list[float]:
-        """1 for right, 0 for wrong, -1 for a penalised pattern; with a scorer, the shaped reward. Greedy completions
-        are rewarded in the same way as samples."""
+    def rewards_of(
+        self, problem: str, names: Sequence[Name], judged: Mapping[Name, tuple[Completion, str]],
+        scores: Mapping[Name, float], penalties: Counter[str],
+    ) -> list[float]:  # fmt: skip
+        """Of completions of one problem: 1 for right, 0 for wrong, -1 for a penalised pattern; with a scorer, the shaped
+        reward. Greedy completions are rewarded in the same way as samples."""
         question, wanted = self.problems[problem].question, self.settings.rl.penalties
-        if self.scorer is not None:
-            found = [shaped_reward(scores[c.request, c.index], _right(c, o), self.alpha) for c, o in judged]
-        else:
-            found = [1.0 if _right(c, o) else 0.0 for c, o in judged]
-        for i, (c, _) in enumerate(judged):
+        found = []
+        for name in names:
+            c, outcome = judged[name]
+            right = _right(c, outcome)
+            found.append(shaped_reward(scores[name], right, self.alpha) if self.scorer is not None else float(right))
             reason = penalty(c.text, question, c.logprobs, c.finish_reason == "length", wanted) if wanted else None
             if reason:
                 penalties[reason] += 1
-                found[i] = -1.0
+                found[-1] = -1.0
         return found
 
 

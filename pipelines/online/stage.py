@@ -28,7 +28,7 @@ _CANARIES = 4
 
 def run_online(task: Task, settings: TrainingSection, base: Path, start: Path | None, report: Report) -> ShardResult:
     """Train online; leaves `model/` and `train.jsonl` in the artefact."""
-    from pipelines.engines import close_engine, engine_for
+    from pipelines.engines import engine_for, forget_weights
     from rewards import VerifierPool
     from trainers.checkpoint import SaveError, saving
     from trainers.loop import memory_errors
@@ -50,7 +50,7 @@ def run_online(task: Task, settings: TrainingSection, base: Path, start: Path | 
         raise disk_error(e, Path(e.filename)) from e
     finally:
         if settings.adapter == "full":
-            close_engine()  # its weights are no longer those of its config
+            forget_weights()
         else:
             engine.set_adapter(None)
     with writing(task.artefact.path / "train.jsonl") as temporary:
@@ -109,11 +109,12 @@ def online_metrics(history: list[dict[str, float]]) -> dict[str, Any]:
         return sum(values) / max(1, len(values))
 
     losses = [h["loss"] for h in history if "loss" in h] or [0.0]
+    rollouts = {k: int(sum(h[k] for h in history if k in h)) for k in ("rollouts", "rollout_tokens") if k in history[0]}
     return {
         "steps": len(history), "first_reward": mean(history[:share]), "last_reward": mean(history[-share:]),
         "first_loss": losses[0], "last_loss": losses[-1], "tokens": int(sum(h.get("learned_tokens", 0) for h in history)),
         "sampled_tokens": int(sum(h.get("tokens", 0) for h in history)),
-        "last": {k: v for k, v in history[-1].items() if k != "step"},
+        **rollouts, "last": {k: v for k, v in history[-1].items() if k != "step"},
     }
 
 

@@ -9,6 +9,7 @@ from configs.errors import InputError
 from configs.rows import Problem
 from data_gen.decontaminate import Dropped, decontaminate
 from data_gen.problems import load_problems
+from data_gen.validation import held_out
 from pipelines.files import write_json
 from pipelines.stage import Report, ShardResult, ShardRunner, Task, add_metrics, register
 from pipelines.store import write_rows
@@ -39,8 +40,29 @@ class ProblemsStage:
         return add_metrics(shards)
 
 
+class ValidationStage:
+    """`count` of the training problems, to be held out of the training (input: train). config: count, seed."""
+
+    name, version, where, device = "validation", 1, "driver", False
+
+    def shards(self, task: Task) -> int:
+        return 1
+
+    def open(self, task: Task) -> ShardRunner:
+        def run(shard: int, report: Report) -> ShardResult:
+            train: list[Problem] = task.rows("train", Problem)
+            held = held_out(train, task.config["count"], task.config["seed"])
+            write_rows(task.artefact.part(shard), held, Problem)
+            return ShardResult(rows=len(held))
+
+        return run
+
+    def metrics(self, task: Task, shards: Sequence[ShardResult]) -> dict[str, Any]:
+        return add_metrics(shards)
+
+
 class CleanStage:
-    """Training problems without those found in an evaluation set (inputs: train, eval0, eval1, ...).
+    """Training problems without those found in an evaluation set (inputs: train, eval0, eval1, ..., validation).
 
     What was dropped, and why, is in `dropped.json` of the artefact. config: ngram, lcs_ratio.
     """
@@ -74,4 +96,5 @@ def _plain(dropped: Dropped) -> dict[str, Any]:
 
 
 register(ProblemsStage())
+register(ValidationStage())
 register(CleanStage())

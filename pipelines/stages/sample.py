@@ -1,8 +1,9 @@
 """Sampling: n completions of every problem, journalled group by group.
 
-Inputs: problems, and optionally model (a training artefact: a LoRA adapter or full weights) and choice (a balance
-artefact). With `choice` the temperature is the one that was found there: the key follows from the choice's key, so it
-is known before the temperature is.
+Inputs: problems, and optionally model (a training artefact: a LoRA adapter or full weights), shots (problems with
+solutions to show before each question, instead of the config's) and choice (a balance artefact). With `choice` the
+temperature is the one that was found there: the key follows from the choice's key, so it is known before the
+temperature is.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from configs.errors import InputError
 from configs.rows import Problem, Sample
 from configs.schema import PromptSection
 from data_gen.engine import Completion, EngineConfig, Request
-from data_gen.prompts import PromptEncoder
+from data_gen.eval_prompts import shown
+from data_gen.prompts import PromptEncoder, Shot
 from pipelines.balancing import read_choice
 from pipelines.engines import engine_for
 from pipelines.stage import Report, ShardResult, ShardRunner, Task, add_metrics, register
@@ -48,12 +50,13 @@ class SampleStage:
         base, adapter = weights_of(task)
         temperature = _temperature(task)
         encoder = PromptEncoder(base, PromptSection.model_validate(config["prompt"]))
+        shots = _shots(task)
         engine = engine_for(engine_config(task, base), task.hints["threads"])
 
         def run(shard: int, report: Report) -> ShardResult:
             size = config["shard_size"]
             mine = problems[shard * size : (shard + 1) * size]
-            requests = [self._request(task, encoder, p, temperature) for p in mine]
+            requests = [self._request(task, encoder, p, shots, temperature) for p in mine]
             journal = Journal(task.artefact.work / f"journal-{shard:05d}.jsonl")
             finished = [msgspec.convert(c, Completion) for group in journal.groups for c in group]
             done = {c.request for c in finished}
@@ -72,9 +75,11 @@ class SampleStage:
 
         return run
 
-    def _request(self, task: Task, encoder: PromptEncoder, problem: Problem, temperature: float) -> Request:
+    def _request(
+        self, task: Task, encoder: PromptEncoder, problem: Problem, shots: Sequence[Shot], temperature: float
+    ) -> Request:
         config = task.config
-        ids = encoder.encode(problem.question, [tuple(s) for s in config["shots"]])
+        ids = encoder.encode(problem.question, shots)
         if len(ids) + config["max_tokens"] > config["max_model_len"]:
             raise InputError(
                 f"problem {problem.id}: its prompt of {len(ids)} tokens and sampling.max_tokens="
@@ -90,6 +95,12 @@ class SampleStage:
     def metrics(self, task: Task, shards: Sequence[ShardResult]) -> dict[str, Any]:
         total = add_metrics(shards)
         return {**total, "mean_tokens": round(total["tokens"] / total["samples"], 2)}
+
+
+def _shots(task: Task) -> list[Shot]:
+    if "shots" in task.inputs:
+        return [shown(p) for p in task.rows("shots", Problem)]
+    return [(question, solution) for question, solution in task.config["shots"]]
 
 
 def _temperature(task: Task) -> float:
@@ -111,7 +122,7 @@ def engine_config(task: Task, base: Path) -> EngineConfig:
     return EngineConfig(
         kind=config["engine"], model=str(base), dtype=config["dtype"], batch_size=config["batch_size"],
         max_model_len=config["max_model_len"], gpu_memory=task.hints["gpu_memory"], stop=config["stop"],
-        max_lora_rank=task.hints["lora_rank"],
+        max_lora_rank=task.hints["lora_rank"], gpu_shared=task.hints["gpu_shared"],
     )
 
 

@@ -1,7 +1,7 @@
 """Selection of training examples by rejection sampling. Inputs: problems, samples, verdicts, optionally steps and scores.
 
-With steps, only samples whose steps were valued are chosen, and their tokens are weighed by advantage. With scores, a
-reward model chooses.
+Without samples and verdicts, the solutions that came with the problems (of the slice) are the examples. With steps, only
+samples whose steps were valued are chosen, and their tokens are weighed by advantage. With scores, a reward model chooses.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rewards.shaping import sigmoid
 
 class SelectStage:
     """config: max_per_problem, prefer, include_human, min_examples, advantage_weights, prompt, model, seed; with scores
-    label, min_reward and alpha (of the weighted vote)."""
+    label, min_reward and alpha (of the weighted vote); without samples offset and count, the slice of the problems."""
 
     name, version, where, device = "select", 1, "driver", False
 
@@ -46,6 +46,8 @@ class SelectStage:
 
         def run(shard: int, report: Report) -> ShardResult:
             problems: dict[str, Problem] = {p.id: p for p in task.rows("problems", Problem)}
+            if "samples" not in task.inputs:
+                return _human_only(task, encoder, list(problems.values()), shard)
             samples: list[Sample] = task.rows("samples", Sample)
             verdicts: list[VerdictRow] = task.rows("verdicts", VerdictRow)
             correct = {v.sample for v in verdicts if v.outcome == "correct"}
@@ -110,6 +112,23 @@ def check_enough(task: Task, examples: Sequence[Example], samples: int, correct:
             f"{task.label}: {len(examples)} examples selected from {samples} samples ({correct} correct), fewer than "
             f"selection.min_examples={task.config['min_examples']}: sample more, or start with easier problems"
         )
+
+
+def _human_only(task: Task, encoder: PromptEncoder, problems: Sequence[Problem], shard: int) -> ShardResult:
+    """Examples from the problems' own solutions."""
+    mine = problems[task.config["offset"] :]
+    mine = mine[: task.config["count"]] if task.config["count"] else mine
+    examples = [from_human(encoder, p) for p in mine if p.solution]
+    if len(examples) < task.config["min_examples"]:
+        raise RatchetError(
+            f"{task.label}: {len(examples)} of {len(mine)} problems came with a solution, fewer than selection.min_examples="
+            f"{task.config['min_examples']}: set selection.max_per_problem above 0, so that samples are learned from"
+        )
+    write_rows(task.artefact.part(shard), examples, Example)
+    metrics = dict.fromkeys(("samples", "correct", "unique_correct", "problems_solved"), 0)
+    return ShardResult(
+        rows=len(examples), metrics={**metrics, "problems": len(mine), "examples": len(examples), "human": len(examples)}
+    )
 
 
 def _steps(task: Task) -> dict[str, list[Step]] | None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from configs.errors import InputError
 from data_gen.engine import Completion, Engine, EngineConfig, Request, open_engine
 from data_gen.engine_transformers import TransformersEngine, batches
 
@@ -172,3 +173,24 @@ def test_adapters_change_the_model_and_leave_no_trace(tiny_model: Path, tmp_path
     for i, prompt in enumerate(PROMPTS):
         c = with_adapter[f"p{i}", 0]
         assert c.logprobs == pytest.approx(_logprobs(adapted.eval(), prompt, c.token_ids), abs=2e-4)
+
+
+def test_an_adapter_of_the_same_shape_takes_the_place_of_another(tiny_model: Path, tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+    from safetensors.torch import load_file, save_file
+
+    config = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
+    for name in ("a", "b", "broken"):
+        get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model), config).save_pretrained(tmp_path / name)
+    engine, other = open_engine(_config(tiny_model)), open_engine(_config(tiny_model))
+    engine.set_adapter(tmp_path / "a")
+    first = list(engine.generate(_requests()))
+    engine.set_adapter(tmp_path / "b")
+    other.set_adapter(tmp_path / "b")
+    assert list(engine.generate(_requests())) == list(other.generate(_requests())) != first
+    engine.set_adapter(tmp_path / "a")
+    assert list(engine.generate(_requests())) == first
+    file = tmp_path / "broken" / "adapter_model.safetensors"
+    save_file({name: t for i, (name, t) in enumerate(load_file(file).items()) if i}, file, {"format": "pt"})
+    with pytest.raises(InputError, match="not the adapter that its config describes"):
+        engine.set_adapter(tmp_path / "broken")

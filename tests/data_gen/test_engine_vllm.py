@@ -6,12 +6,14 @@ import statistics
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from configs.schema import PromptSection
 from data_gen.engine import Completion, Engine, EngineConfig, Request, open_engine
 from data_gen.procedural import generate
 from data_gen.prompts import PromptEncoder
+from pipelines.engines import close_engine, engine_for
 from pipelines.models import ResolvedModel
 
 pytestmark = pytest.mark.vllm
@@ -116,3 +118,33 @@ def test_done_requests_are_not_drawn_again(vllm: Engine, bundled: ResolvedModel)
     requests = _requests(bundled, 3, 2, 1.0, max_tokens=4)
     groups = list(vllm.generate(requests, {requests[0].id}))
     assert sorted(c.request for g in groups for c in g) == sorted([requests[1].id, requests[2].id] * 2)
+
+
+def test_weights_of_another_folder_replace_the_loaded_ones(bundled: ResolvedModel, tmp_path: Path) -> None:
+    """The next completions are those of an engine opened on the other folder, and the way back leads to the first ones."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(bundled.path, dtype=torch.float32)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(1 + 0.2 * torch.randn_like(p))
+    other = tmp_path / "other"
+    model.save_pretrained(other)
+    AutoTokenizer.from_pretrained(bundled.path).save_pretrained(other)
+    del model
+    requests = _requests(bundled, 6, 1, 0.0)
+    config = msgspec.structs.replace(_config("vllm", bundled), max_lora_rank=0)
+    try:
+        first = _draw(engine_for(config, 2), requests)
+        there = engine_for(config, 2)
+        second = _draw(engine_for(msgspec.structs.replace(config, model=str(other)), 2), requests)
+        assert engine_for(msgspec.structs.replace(config, model=str(other)), 2) is there, "the engine was started again"
+        again = _draw(engine_for(config, 2), requests)
+    finally:
+        close_engine()
+    plain = open_engine(msgspec.structs.replace(config, kind="transformers", model=str(other)))
+    assert _agreement(second, _draw(plain, requests)) > 0.8
+    assert _agreement(first, again) == 1.0
+    assert _agreement(first, second) < 0.5

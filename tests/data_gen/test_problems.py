@@ -232,7 +232,7 @@ def test_gsm8k_answer():
         ("zzz", "test", {}, "unknown problem source 'zzz'; Valid: gsm8k"),
         ("gsm8k", "trian", {}, r"no split 'trian'; did you mean 'train'\? Valid: train, test"),
         ("math500", "train", {}, "source math500 has no split 'train'.*Valid: test"),
-        ("math", "test", {}, "source math has no split 'test'.*Valid: train"),
+        ("math", "dev", {}, "source math has no split 'dev'.*Valid: train, test"),
         ("procedural", "dev", {}, "no split 'dev'.*Valid: train, test"),
         ("procedural", "train", {"level": [1]}, "no option 'level'; did you mean 'levels'"),
         ("gsm8k", "train", {"path": "x"}, "no option 'path'; it takes none"),

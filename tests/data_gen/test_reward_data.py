@@ -122,3 +122,10 @@ def test_step_values_become_marks_and_labels() -> None:
     by_sample = dict(zip(group.samples, group.counts, strict=True))
     assert by_sample == {"p#0": 2, "p#1": 1} and told["without_steps"] == 1 and told["steps"] == 3
     assert sorted(zip(group.marks, group.labels, strict=True)) == [(1, 0.75), (2, 0.0), (2, 1.0)]
+
+
+def test_without_a_similarity_solutions_count_as_often_as_they_were_drawn() -> None:
+    members = [judged("p", i, i < 3, "the same text" if i < 3 else f"wrong {i}") for i in range(6)]
+    (once,), _ = groups_of({"p": members}, similarity=1.0)
+    (often,), counts = groups_of({"p": members}, similarity=None)
+    assert (once.labels.count(1.0), often.labels.count(1.0), counts["duplicates"]) == (1, 3, 0)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from data_gen.allocation import Allocation, probe
 from data_gen.step_curves import curve_sums, mean_curve, summary, svg
-from data_gen.step_values import Tally, advantage_weights, best_of, curve, first_pit, steps_of, tally
+from data_gen.step_values import Tally, advantage_weights, best_of, curve, first_pit, step_advantages, steps_of, tally
 from pipelines.statistics import wilson
 from tests.data_gen.chains import ToyPolicy, toy_chain, wrong_curve
 
@@ -197,3 +197,33 @@ def test_curves_for_the_report() -> None:
     drawn = svg([data])
     assert drawn.count("<polyline") == 2 and drawn.count("<circle") == 1  # the sample and its class's mean
     assert svg([]).count("<polyline") == 0
+
+
+def test_step_advantages_by_hand() -> None:
+    """Steps of 2, 1 and 3 tokens: values 0.5 -> 0.75 -> 0.25 -> 1."""
+    assert step_advantages([2, 3, 6], [0.5, 0.75, 0.25, 1.0]) == [0.25, 0.25, -0.5, 0.75, 0.75, 0.75]
+    # a value that nobody could tell joins the steps on its sides
+    assert step_advantages([2, 3, 6], [0.5, None, 0.25, 1.0]) == [-0.25, -0.25, -0.25, 0.75, 0.75, 0.75]
+    assert step_advantages([2, 3, 6], [0.5, None, None, 1.0]) == [0.5] * 6
+    for values in ([None, 1.0], [1.0, None]):
+        with pytest.raises(ValueError, match="must be known"):
+            step_advantages([2], values)
+
+
+@given(
+    st.lists(st.integers(1, 5), min_size=1, max_size=8).flatmap(
+        lambda sizes: st.tuples(
+            st.just(sizes), st.lists(st.none() | st.floats(0, 1), min_size=len(sizes) - 1, max_size=len(sizes) - 1),
+            st.floats(-1, 1), st.floats(-1, 1),
+        )
+    )
+)  # fmt: skip
+def test_step_advantages_add_up_to_the_reward_less_the_value_of_the_prompt(
+    case: tuple[list[int], list[float | None], float, float],
+) -> None:
+    sizes, inner, prompt, reward = case
+    found = step_advantages(list(itertools.accumulate(sizes)), [prompt, *inner, reward])
+    starts = [0, *itertools.accumulate(sizes)][:-1]
+    known = [0, *(start for start, v in zip(starts[1:], inner, strict=True) if v is not None)]
+    assert len(found) == sum(sizes)
+    assert sum(found[start] for start in known) == pytest.approx(reward - prompt, abs=1e-9)

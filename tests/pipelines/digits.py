@@ -1,12 +1,14 @@
 """A task that a tiny model can learn by reinforcement in seconds: four questions, all answered by the same digit.
 
 The model starts from supervised training on every digit for every question: it answers with one digit and is right
-by chance, one time in ten.
+by chance, one time in ten. Or it answers in two lines, of which the second is the answer and more often than not a copy
+of the first: two steps, of which the first decides most.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,11 @@ from configs.rows import Example
 from configs.schema import TrainingSection
 
 QUESTIONS = [f"{letter}?" for letter in "akqz"]
+TWO_LINES = [f"{a}\n{b}" for a in "279" for b in "279" + 3 * a]
 
 
-def make_guesser(tiny_model: Path, folder: Path) -> Path:
-    """Folder of the model that guesses."""
+def make_guesser(tiny_model: Path, folder: Path, answers: Sequence[str] = "0123456789") -> Path:
+    """Folder of the model that guesses one of `answers`."""
     from transformers import AutoTokenizer
 
     from trainers.loop import train
@@ -29,14 +32,14 @@ def make_guesser(tiny_model: Path, folder: Path) -> Path:
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     examples = [
         Example(
-            id=f"{q}{d}", parents=[], stage="select", problem=q, prompt_ids=tokenizer(f"{q}\n")["input_ids"],
-            token_ids=[*tokenizer(str(d))["input_ids"], tokenizer.eos_token_id], text="", kind="human",
+            id=f"{q}{i}", parents=[], stage="select", problem=q, prompt_ids=tokenizer(f"{q}\n")["input_ids"],
+            token_ids=[*tokenizer(answer)["input_ids"], tokenizer.eos_token_id], text="", kind="human",
         )
         for q in QUESTIONS
-        for d in range(10)
+        for i, answer in enumerate(answers)
     ]
     settings = TrainingSection.model_validate(
-        {"adapter": "full", "learning_rate": 3e-3, "epochs": 60, "batch_size": 40, "warmup_ratio": 0.0}
+        {"adapter": "full", "learning_rate": 3e-3, "epochs": 60, "batch_size": 4 * len(answers), "warmup_ratio": 0.0}
     )
     train(
         SupervisedFineTuning(examples, settings, 0), settings, base=tiny_model, dtype="float32", start=None, seed=0,

@@ -25,6 +25,22 @@ def environment(home: Path, **extra: str) -> dict[str, str]:
     return {**os.environ, "RATCHET_HOME": str(home), **extra}
 
 
+def write_reward_run(folder: Path, home: Path, fingerprint: str) -> Path:
+    """A run folder with a finished outcome reward model, without weights, in the store of `home`."""
+    artefact = home / "store" / "reward_train" / ("b" * 32)
+    artefact.mkdir(parents=True)
+    config = {"model": fingerprint, "reward_model": {"kind": "outcome"}, "training": {"adapter": "lora", "lora": {"r": 5}}}
+    (artefact / "manifest.json").write_text(json.dumps({"config": config}))
+    return write_plan(folder, home, [{"kind": "reward_train", "key": "b" * 32}])
+
+
+def write_plan(folder: Path, home: Path, stages: list[dict[str, Any]]) -> Path:
+    """A folder with the plan of a run."""
+    folder.mkdir()
+    (folder / "plan.json").write_text(json.dumps({"store": str(home / "store"), "stages": stages}))
+    return folder
+
+
 def contents(home: Path) -> dict[str, bytes]:
     """Every file of every artefact, manifests without what may differ between runs (times)."""
     store = home / "store"

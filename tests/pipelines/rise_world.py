@@ -105,4 +105,4 @@ class World:
         return read_rows(artefact, row)
 
 
-HINTS = {"threads": 1, "gpu_memory": 0.5, "lora_rank": 0}
+HINTS = {"threads": 1, "gpu_memory": 0.5, "gpu_shared": False, "lora_rank": 0}

@@ -345,7 +345,7 @@ def test_eval_of_a_run_and_what_it_refuses(cli: Cli, tiny_run: TinyRun, monkeypa
     arguments = ("eval", tiny_run.folder, "--benchmarks", "procedural")
     result = cli(*arguments, "--limit", 6)
     assert result.code == 0, result
-    assert re.search(r"iteration1 +procedural +greedy +\d+\.\d%  \[", result.out)
+    assert re.search(r"run@1 +procedural +greedy +\d+\.\d%  \[", result.out)
     assert "prompt: 'user: " in result.out
     assert_refused(cli(*arguments, "--iteration", 3), "has iterations 0 to 1, not 3")
     assert_refused(cli("eval", tiny_run.folder, "--benchmarks", "gsm8"), "did you mean `gsm8k`?")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,16 +9,20 @@ from typing import Any
 import pytest
 
 from configs.load import load_recipe
-from pipelines.estimate import estimate, estimate_table
-from pipelines.models import resolve_model
+from pipelines.estimate import Device, estimate, estimate_table
+from pipelines.models import model_for_plan
 from pipelines.plan import build, resolve
+from pipelines.runfolder import RunFolder
 from pipelines.store import Store
 from tests.conftest import TinyRun
 
+CPU, GPU = Device("a CPU", 16 * 10**9, False), Device("a GPU", 80 * 10**9, True)
 
-def estimated(recipe: Path, store: Path, *overrides: str) -> dict[str, Any]:
-    loaded = resolve(load_recipe(str(recipe), overrides))
-    return estimate(build(loaded, resolve_model(loaded.model)), Store(store))
+
+def estimated(recipe: Path, store: Path, *overrides: str, device: Device = CPU) -> dict[str, Any]:
+    loaded = resolve(load_recipe(str(recipe), overrides), device.gpu)
+    model, shape = model_for_plan(loaded.model)
+    return estimate(build(loaded, model), Store(store), shape, device)
 
 
 def by_label(e: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -80,17 +85,41 @@ def load_model_folder(run: TinyRun) -> Path:
     return Path(load_recipe(str(run.recipe)).model.name)
 
 
-def test_memory_grows_with_what_needs_it(tiny_recipe: Callable[..., Path], home: Path):
-    def memory(*overrides: str) -> dict[str, float]:
-        return estimated(tiny_recipe(), home / "store", *overrides)["memory_bytes"]
+def test_phases_cost_what_their_own_settings_say(tiny_recipe: Callable[..., Path], home: Path):
+    phases = "phases=[{name: short}, {name: long, training: {epochs: 4}}, {name: fixed, training: {steps: 5}}]"
+    stages = by_label(estimated(tiny_recipe("training.epochs=1", phases), home / "store"))
+    rows = stages["short/train"]["rows"]
+    assert [stages[f"{name}/train"]["tokens"] for name in ("short", "long", "fixed")] == [rows * 8, 4 * rows * 8, 5 * 4 * 8]
+
+
+def test_memory_is_that_of_the_largest_stage(tiny_recipe: Callable[..., Path], home: Path):
+    def memory(*overrides: str, device: Device = CPU) -> dict[str, Any]:
+        e = estimated(tiny_recipe(), home / "store", *overrides, device=device)
+        assert e["memory"]["bytes"] == max(s["memory_bytes"] for s in e["stages"]) == sum(e["memory"]["parts"].values())
+        return e["memory"]
 
     base = memory()
     parameters = 2 * (4 * 32 * 32 + 3 * 32 * 64 + 2 * 32) + 2 * 258 * 32 + 32
-    assert base["sampler weights"] == pytest.approx(4 * parameters, rel=0.1)
-    assert base["gradients and optimizer"] == pytest.approx(12 * parameters, rel=0.1)
-    assert memory("sampling.batch_size=16")["KV cache"] == 2 * base["KV cache"]
-    assert memory("executor.workers=2")["sampler weights"] == 2 * base["sampler weights"]
-    assert memory("training.adapter=lora", "training.lora.r=1")["gradients and optimizer"] < 12 * parameters
+    assert base["stage"] == "iteration1/train"
+    assert base["parts"]["weights"] == 4 * parameters
+    assert base["parts"]["moments"] == 8 * parameters
+    assert base["parts"]["sampler weights"] == 4 * parameters, "on a CPU the sampler stays in memory"
+    assert "sampler weights" not in memory("executor.workers=2")["parts"], "workers are closed before the training"
+    assert memory("training.adapter=lora", "training.lora.r=1")["parts"]["moments"] < 8 * parameters / 10
+
+
+def test_stages_on_a_gpu_are_planned_without_one(tiny_recipe: Callable[..., Path], home: Path):
+    stages = by_label(estimated(tiny_recipe("sampling.engine=auto"), home / "store", device=GPU))
+    assert stages["iteration1/sample"]["memory_bytes"] == pytest.approx(0.6 * 80e9), "vLLM takes its share"
+    assert stages["iteration1/verify"]["memory_bytes"] == 0
+    small = Device("a small GPU", 10**6, True)
+    assert not estimated(tiny_recipe(), home / "store", device=small)["memory_fits"]
+
+
+def test_a_reference_pass_needs_less_than_its_training(tiny_recipe: Callable[..., Path], home: Path):
+    dpo = ("training.method=dpo", "pairs.kind=rise", "training.adapter=lora")
+    stages = by_label(estimated(tiny_recipe(), home / "store", *dpo))
+    assert 0 < stages["iteration1/reference"]["memory_bytes"] < stages["iteration1/train"]["memory_bytes"]
 
 
 def test_the_table_shows_every_stage_and_the_sums(tiny_recipe: Callable[..., Path], home: Path):
@@ -99,4 +128,21 @@ def test_the_table_shows_every_stage_and_the_sums(tiny_recipe: Callable[..., Pat
     for stage in e["stages"]:
         assert any(stage["label"] in line and stage["key"][:12] in line for line in lines)
     assert any(f"{e['tokens']:,} tokens" in line and "guess" in line for line in lines)
-    assert "fits in" in lines[-1]
+    assert "fits in 16.0 GB" in lines[-1] and e["memory"]["stage"] in lines[-1]
+    assert e["shape_from"] in lines[1]
+
+
+def test_a_run_does_not_depend_on_its_estimate(tiny_recipe: Callable[..., Path], tiny_model: Path, tmp_path: Path):
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    loaded = resolve(load_recipe(str(tiny_recipe(f"model.name={folder}")), []))
+    plan, store = build(loaded, model_for_plan(loaded.model)[0]), Store(tmp_path / "store")
+    run = RunFolder.create(tmp_path / "run", loaded)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "of_tomorrow"}))
+    assert "of_tomorrow" in (run.estimate_plan(plan, store) or "") and run.estimate() == {}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert run.estimate_plan(plan, store) is None
+    first = run.estimate()
+    assert [s["key"] for s in first["stages"]] == [s.key for s in plan.stages] and first["memory"]["bytes"] > 0
+    (folder / "config.json").unlink()
+    assert run.estimate_plan(plan, store) is None and run.estimate() == first, "a resume leaves the first one"

@@ -20,6 +20,7 @@ from pipelines.runfolder import RunFolder
 from pipelines.store import Artefact, read_rows
 from tests.conftest import TinyRun
 from tests.pipelines.helpers import COMMAND, assert_same, contents, environment, ratchet
+from tests.pipelines.phase_world import write_phase_recipe
 
 KILLS = int(os.environ.get("RATCHET_TEST_KILLS", "10"))
 SEED = int(os.environ.get("RATCHET_TEST_SEED", "20261123"))
@@ -55,6 +56,11 @@ def test_preference_training_killed_and_resumed_equals_an_undisturbed_one(tiny_r
     _assert_kills_leave_no_trace(recipe, tmp_path, 4)
     steps = next((tmp_path / "calm" / "store" / "train").glob("*/train.jsonl")).read_text().splitlines()
     assert len(steps) > 12 and "margin" in steps[-1]
+
+
+def test_a_run_of_phases_killed_and_resumed_equals_an_undisturbed_one(tiny_run: TinyRun, tmp_path: Path) -> None:
+    """Human solutions, rejection sampling, pairs, reinforcement learning, one after the other."""
+    _assert_kills_leave_no_trace(write_phase_recipe(tmp_path / "phases.yaml", tiny_run), tmp_path, 3)
 
 
 def _assert_kills_leave_no_trace(recipe: Path, tmp_path: Path, wanted: int) -> None:

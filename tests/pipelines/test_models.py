@@ -10,7 +10,7 @@ import pytest
 
 from configs.errors import InputError
 from configs.schema import ModelSection
-from pipelines.models import ResolvedModel, context_length, resolve_model, weight_bytes
+from pipelines.models import ResolvedModel, model_for_plan, resolve_model
 
 
 def refusal(name: str) -> str:
@@ -27,8 +27,6 @@ def test_a_local_folder_is_used_where_it_is(tiny_model: Path, home: Path):
     before = snapshot(tiny_model)
     model = resolve_model(ModelSection(name=str(tiny_model)))
     assert model.path == tiny_model.resolve()
-    assert context_length(model) == 2048
-    assert weight_bytes(model) == (tiny_model / "model.safetensors").stat().st_size
     assert snapshot(tiny_model) == before
 
 
@@ -58,14 +56,74 @@ def test_a_folder_without_config_is_refused(tmp_path: Path, home: Path):
     assert "it is a LoRA adapter: give its run folder instead" in refusal(str(tmp_path))
 
 
-@pytest.mark.parametrize("weights", ["pytorch_model.bin", "model.pt", None])
-def test_weights_that_could_run_code_are_refused(tmp_path: Path, home: Path, weights: str | None):
+@pytest.mark.parametrize("weights", ["pytorch_model.bin", "model.pt"])
+def test_weights_that_could_run_code_are_refused(tmp_path: Path, home: Path, weights: str):
     (tmp_path / "config.json").write_text("{}")
-    if weights:
-        (tmp_path / weights).write_bytes(b"x")
+    (tmp_path / weights).write_bytes(b"x")
     message = refusal(str(tmp_path))
-    assert f"{tmp_path} has no *.safetensors" in message
-    assert "can run code when loaded and are refused" in message
+    assert message == f"model.name: {tmp_path} has no *.safetensors; {weights} can run code when loaded and is refused"
+
+
+def test_what_is_missing_is_said(tiny_model: Path, tmp_path: Path, home: Path):
+    shutil.copy(tiny_model / "config.json", tmp_path)
+    assert refusal(str(tmp_path)) == f"model.name: {tmp_path} has no *.safetensors: no weights, good for a plan only"
+    shutil.copy(tiny_model / "model.safetensors", tmp_path)
+    assert f"{tmp_path} has weights but no tokenizer" in refusal(str(tmp_path))
+    shutil.copy(tiny_model / "tokenizer.json", tmp_path)
+    assert resolve_model(ModelSection(name=str(tmp_path))).weights
+
+
+def test_a_plan_needs_the_config_alone(tiny_model: Path, tmp_path: Path, home: Path):
+    shutil.copy(tiny_model / "config.json", tmp_path)
+    (tmp_path / "pytorch_model.bin").write_bytes(b"not looked at")
+    model, shape = model_for_plan(ModelSection(name=str(tmp_path)))
+    whole, same = model_for_plan(ModelSection(name=str(tiny_model)))
+    assert (model.weights, whole.weights) == (False, True)
+    assert shape.parameters == same.parameters and shape.projections == same.projections
+    assert shape.source == f"{tmp_path / 'config.json'}"
+    assert model.fingerprint != whole.fingerprint
+
+
+def test_a_config_that_is_none_is_refused(tmp_path: Path, home: Path):
+    for text in ("{}", "[]", "no json", '{"model_type": "bert-like-no-other"}'):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(InputError, match="not the config of a causal language model"):
+            model_for_plan(ModelSection(name=str(tmp_path)))
+
+
+def test_the_plan_of_a_published_model_downloads_nothing(home: Path, monkeypatch: pytest.MonkeyPatch):
+    import huggingface_hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    def cached(name: str, local_files_only: bool = False, **_: object) -> str:
+        assert local_files_only, f"{name} would be downloaded"
+        raise LocalEntryNotFoundError("not cached")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", cached)
+    model, shape = model_for_plan(ModelSection(name="mistralai/Mistral-7B-v0.1"))
+    assert not model.weights
+    assert (shape.parameters, shape.layers, shape.source) == (7241732096, 32, "configs/shapes.yaml (published values)")
+
+
+def test_the_plan_of_another_hub_model_fetches_its_config_alone(
+    tiny_model: Path, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+):
+    import huggingface_hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    shutil.copy(tiny_model / "config.json", tmp_path)
+    asked: list[object] = []
+
+    def download(name: str, local_files_only: bool = False, **options: object) -> str:
+        if local_files_only:
+            raise LocalEntryNotFoundError("not cached")
+        asked.append(options["allow_patterns"])
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    model, shape = model_for_plan(ModelSection(name="some/model"))
+    assert asked == [["config.json"]]
+    assert (model.weights, shape.layers) == (False, 2)
 
 
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path, home: Path):

@@ -9,10 +9,11 @@ from configs.errors import InputError
 from configs.load import load_recipe
 from configs.rows import ProblemScore
 from pipelines.models import ResolvedModel
-from pipelines.outcome import accuracy_table, status_of, status_table
+from pipelines.outcome import accuracy_table
 from pipelines.plan import build, resolve
 from pipelines.runfolder import RunFolder
 from pipelines.statistics import wilson
+from pipelines.status import status_of, status_table
 from pipelines.store import Store, write_rows
 from tests.conftest import TinyRun
 

@@ -124,6 +124,30 @@ def test_the_schemes_differ_in_what_training_gets():
         assert evaluated.inputs["model"].label == "iteration2/train"
 
 
+def test_with_human_solutions_alone_nothing_is_sampled_to_train_on():
+    human = ("selection.max_per_problem=0", "selection.include_human=true")
+    plan = plan_of(*human)
+    assert [s.label for s in plan.stages if s.label.startswith("iteration1/")][:2] == ["iteration1/select", "iteration1/train"]
+    assert not [s for s in plan.stages if s.kind in ("sample", "verify") and "word-problems" not in s.label]
+    slices = [stage(plan, f"iteration{i}/select") for i in (1, 2)]
+    assert all(list(s.inputs) == ["problems"] for s in slices)
+    assert [(s.config["offset"], s.config["count"]) for s in slices] == [(0, 256), (256, 256)]
+    assert stage(plan, "iteration2/train").inputs["model"].label == "iteration1/train"
+    star = plan_of(*human, "iterations.scheme=star", "data.fresh_per_iteration=false")
+    assert stage(star, "iteration1/select").config["max_per_problem"] == 0
+    assert star.trained[0] is star.trained[1], "the same problems from the same weights"
+    measured = plan_of(*human, "exploration.measure=true")
+    assert "samples" in stage(measured, "iteration1/select").inputs, "something else wants the samples"
+
+
+def test_step_rollouts_change_the_key_of_online_training_only_where_they_are_used():
+    online = ("training.method=reinforce", "data.fresh_per_iteration=false", "sampling.shots=[]")
+    train = stage(plan_of(*online), "iteration1/train")
+    assert "step_rollouts" not in train.config["training"]["rl"]
+    other = stage(plan_of(*online, "training.rl.step_rollouts=4"), "iteration1/train")
+    assert other.config["training"]["rl"]["step_rollouts"] == 4 and other.key != train.key
+
+
 def test_worked_examples_are_shown_while_sampling_early_iterations_only():
     plan = plan_of("sampling.shots_iterations=1")
     assert len(stage(plan, "iteration1/sample").config["shots"]) == 4
@@ -249,7 +273,8 @@ def test_a_reward_model_is_there_before_the_sweep_that_it_scores(kind: str):
 
 def test_rollouts_at_a_temperature_that_is_not_known_yet_are_refused():
     plan = plan_of(*BSTAR)
-    b, samples, problems = Builder(plan.recipe, MODEL), stage(plan, "iteration1/sample"), stage(plan, "problems/clean")
+    b = Builder(plan.recipe, MODEL, [], None)
+    samples, problems = stage(plan, "iteration1/sample"), stage(plan, "problems/clean")
     with pytest.raises(ConfigError, match="temperature is chosen while the run goes on"):
         values(b, "iteration1", problems, samples, stage(plan, "iteration1/verify"), plan.recipe.rollouts)
 

@@ -10,6 +10,7 @@ import pytest
 from configs.rows import ProblemScore
 from pipelines.statistics import paired_difference
 from pipelines.store import Artefact, read_rows
+from tests.conftest import DemoRun
 from tests.pipelines.helpers import assert_same, contents, ratchet
 
 SMALL = (
@@ -21,10 +22,9 @@ SMALL = (
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_the_demo_raises_accuracy_beyond_chance(tmp_path: Path) -> None:
+def test_the_demo_raises_accuracy_beyond_chance(demo_run: DemoRun) -> None:
     """Every model of the demo is scored on the same unseen problems; the gain's interval must exclude zero."""
-    done = ratchet("run", "demo", "--run-dir", "run", home=tmp_path / "home", cwd=tmp_path)
-    plan = json.loads((tmp_path / "run" / "plan.json").read_text())
+    plan = json.loads((demo_run.folder / "plan.json").read_text())
     scores = []
     for stage in (s for s in plan["stages"] if s["kind"] == "score"):
         artefact = Artefact("score", stage["key"], Path(plan["store"]) / "score" / stage["key"])
@@ -32,7 +32,7 @@ def test_the_demo_raises_accuracy_beyond_chance(tmp_path: Path) -> None:
         assert len(rows) >= 100
         scores.append([r.correct / r.samples for r in rows])
     gain, low, _ = paired_difference(scores[0], scores[-1], seed=1)
-    print(done.stdout[-900:])
+    print(demo_run.output[-900:])
     assert low > 0.0
     assert gain >= 0.15
 

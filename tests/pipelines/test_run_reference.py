@@ -27,13 +27,13 @@ def test_an_evaluation_is_a_run_that_can_be_resumed(begun: tuple[Path, Path], tm
     home, folder = begun
     asked = ("eval", str(folder), "--benchmarks", "procedural", "--limit", "3")
     shown = ratchet(*asked, "--run-dir", "e", home=home, cwd=tmp_path)
-    assert "iteration1" in shown.stdout and "95% interval" in shown.stdout and "prompt: " in shown.stdout
+    assert f"{folder.name}@1" in shown.stdout and "95% interval" in shown.stdout and "prompt: " in shown.stdout
     stages = json.loads((tmp_path / "e" / "plan.json").read_text())["stages"]
     assert not [s for s in stages if s["kind"] == "train"]
     again = ratchet("resume", "e", home=home, cwd=tmp_path)
     assert again.stdout.count("(cached)") == len(stages)
     first = ratchet(*asked, "--iteration", "0", home=home, cwd=tmp_path)
-    assert "initial" in first.stdout and "iteration1" not in first.stdout
+    assert "initial" in first.stdout and f"{folder.name}@1" not in first.stdout
 
 
 def test_a_run_can_begin_from_another_ones_model(
@@ -47,6 +47,9 @@ def test_a_run_can_begin_from_another_ones_model(
     train = next(s for s in of_next["stages"] if s["kind"] == "train")
     assert train["inputs"]["model"] == of_first["trained"][0]
     assert train["key"] not in of_first["trained"]
+    labels = [s["label"] for s in of_next["stages"]]
+    assert len(labels) == len(set(labels)), "the start is not taken for an iteration of this run"
+    assert f"{folder.name}@1/words/greedy" in labels and "iteration1/words/greedy" in labels
 
 
 def test_references_that_lead_nowhere(begun: tuple[Path, Path], tiny_recipe: Callable[..., Path], tmp_path: Path) -> None:

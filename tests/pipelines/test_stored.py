@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import json
 import random
@@ -158,3 +159,13 @@ def test_no_file_and_no_samples(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no samples"):
         score_file(tmp_path / "empty.jsonl")
     assert CliRunner().invoke(app, ["score", "--input", str(tmp_path / "empty.jsonl"), "--mode", "x"]).exit_code == 2
+
+
+def test_compressed_files_give_the_same_figures(tmp_path: Path) -> None:
+    plain = write(tmp_path / "s.jsonl", rows_of("p", "3", ["3", "4", "3"], [0.5, 1.0, 2.0]))
+    packed = tmp_path / "s.jsonl.gz"
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    assert score_file(packed)["at"] == score_file(plain)["at"]
+    packed.write_bytes(packed.read_bytes()[:-12])
+    with pytest.raises(InputError, match=r"s\.jsonl\.gz: damaged or not gzip"):
+        score_file(packed)

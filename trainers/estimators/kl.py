@@ -11,7 +11,7 @@ import torch
 
 
 def token_advantages(advantage: torch.Tensor, kl: torch.Tensor, coefficient: float, mode: str) -> torch.Tensor:
-    """Advantages [tokens] of one sample from its advantage (a scalar tensor) and k [tokens]."""
+    """Advantages [tokens] of one sample from its advantages before the KL ([tokens], or one scalar tensor) and k [tokens]."""
     if mode == "token":
         return advantage - coefficient * kl
     if mode == "to_go":

@@ -1,0 +1,99 @@
+"""The sections that say which problems there are and how models are measured on them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from configs.section import Positive, Section
+
+KNIGHTS = ("people", "depth", "width", "variant", "solutions")  # keys of source `knights`
+
+
+class SourceSection(Section):
+    """Where problems come from. `levels` and `max_number` belong to `procedural`, `path` to `jsonl`, the last five keys to
+    `knights` (see docs/memorisation.md).
+
+    `validation` are the problems that `data.validation` takes out of the training problems.
+    """
+
+    source: Literal["gsm8k", "math", "math500", "jsonl", "procedural", "knights", "validation"] = "procedural"
+    split: Literal["train", "test"] = "train"
+    limit: Positive | None = None
+    offset: Annotated[int, Field(ge=0)] = 0
+    seed: int | None = None
+    path: str | None = None
+    levels: list[Annotated[int, Field(ge=1, le=6)]] | None = None
+    max_number: Annotated[int, Field(ge=5)] | None = None
+    people: Annotated[list[Annotated[int, Field(ge=2, le=8)]], Field(min_length=1)] | None = None
+    depth: Annotated[int, Field(ge=2, le=3)] | None = None
+    width: Annotated[int, Field(ge=2, le=3)] | None = None
+    variant: Literal["leaf", "statement", "names", "order", "roles"] | None = None
+    solutions: Literal["steps", "answer"] | None = None
+
+    @model_validator(mode="after")
+    def _options_fit_source(self) -> SourceSection:
+        if (self.source == "jsonl") != (self.path is not None):
+            raise ValueError("`path` is required by source `jsonl` and belongs to no other source")
+        if self.source in ("procedural", "knights") and self.limit is None:
+            raise ValueError(f"source `{self.source}` is endless: set `limit`")
+        if self.source != "procedural" and (self.levels or self.max_number):
+            raise ValueError("`levels` and `max_number` belong to source `procedural` only")
+        if self.source != "knights" and any(getattr(self, key) is not None for key in KNIGHTS):
+            raise ValueError(f"`{'`, `'.join(KNIGHTS)}` belong to source `knights` only")
+        if self.source == "validation" and (self.split, self.limit, self.offset, self.seed) != ("train", None, 0, None):
+            raise ValueError("source `validation` takes no other key: `data.validation` says how many problems it has")
+        return self
+
+
+class BenchmarkSection(Section):
+    """One evaluation set; `name` labels it in reports and folders.
+
+    `when`: `each` model of the run is measured on it, or only the initial and the last one, at the `end` of the run.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[^/]+$")]
+    source: SourceSection
+    when: Literal["each", "end"] = "each"
+
+
+PromptName = Literal["chat", "plain", "few_shot"]
+
+
+class EvaluationSection(Section):
+    """How every model of the run is measured. Greedy always; `samples` > 0 adds sampled answers, with each of `seeds`
+    (empty: the run's) so many to a problem.
+
+    `prompt`: a prompt by name (see `data_gen/eval_prompts.py`) in place of `data.prompt`. `shots`: so many worked examples
+    before each question, of the training split or of `shots_file`; None: what the prompt's name means.
+    """
+
+    benchmarks: list[BenchmarkSection] = []
+    initial: bool = True
+    mode: Literal["strict", "lenient"] = "lenient"
+    prompt: PromptName | None = None
+    shots: Annotated[int, Field(ge=0)] | None = None
+    shots_file: str | None = None
+    samples: Annotated[int, Field(ge=0)] = 0
+    seeds: list[int] = []
+    temperature: Annotated[float, Field(gt=0.0, le=5.0)] = 0.7
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    max_tokens: Positive | None = None
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> EvaluationSection:
+        names = [b.name for b in self.benchmarks]
+        if len(set(names)) != len(names):
+            raise ValueError(f"benchmark names must differ: {names}")
+        return self
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> EvaluationSection:
+        if self.seeds and not self.samples:
+            raise ValueError("`seeds` are those of sampled answers: set `samples` too (greedy answers draw nothing)")
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"`seeds` must differ: {self.seeds}")
+        if self.shots_file is not None and (self.shots == 0 or (self.shots is None and self.prompt != "few_shot")):
+            raise ValueError("`shots_file` is shown only with `prompt: few_shot`, or with `shots` > 0")
+        return self
