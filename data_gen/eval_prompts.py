@@ -28,6 +28,7 @@ _FORM = {"gsm8k": "number", "procedural": "number", "knights": "given"}  # other
 # worked examples of `few_shot`, where none are given
 SHOTS = {"gsm8k": 8, "math": 4, "math500": 4, "procedural": 4, "knights": 4}
 _TRAINING = {"gsm8k": "gsm8k", "math": "math", "math500": "math"}
+_PUZZLES = 1_000_003  # seed of the puzzles that are shown: one that no run is likely to train on
 _LONGEST = 120  # words of a worked example taken from a training split
 
 
@@ -51,7 +52,8 @@ def shots_source(source: SourceSection) -> SourceSection:
     if source.source == "procedural":
         return SourceSection(source="procedural", limit=64, levels=source.levels, max_number=source.max_number)
     if source.source == "knights":
-        return SourceSection(source="knights", limit=16, people=source.people, depth=source.depth, width=source.width)
+        same = source.model_dump(include={"people", "depth", "width"})
+        return SourceSection(source="knights", limit=16, seed=_PUZZLES, **same)
     if source.source not in _TRAINING:
         raise ConfigError(
             f"source {source.source} has no training split to take worked examples from: give them with "
@@ -63,8 +65,9 @@ def shots_source(source: SourceSection) -> SourceSection:
 def choose_shots(pool: Sequence[Problem], evaluation: Sequence[Problem], count: int) -> list[Problem]:
     """`count` problems of a training split to show: always the same ones, so that evaluations can be compared.
 
-    Of those with a solution of at most 120 words (puzzles have no short ones: any), without a figure's program text, and not in `evaluation` by the rule of
-    `data_gen.decontaminate`; from different subjects as far as there are any. Raises InputError where there are too few.
+    Of those with a solution of at most 120 words (puzzles have no short ones: any), without a figure's program text, and not in
+    `evaluation` by the rule of `data_gen.decontaminate`; from different subjects as far as there are any. Raises InputError
+    where there are too few.
     """
     usable = [p for p in pool if p.solution and "[asy]" not in p.question + p.solution and _short(p)]
     random.Random(derive_seed("shots")).shuffle(usable)

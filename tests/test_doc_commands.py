@@ -39,6 +39,7 @@ from tests.test_docs import DOCUMENTS, ROOT, blocks
 
 RUN, SLOW, PLAN = "run", "slow", "plan"
 _DEMO = "tests/pipelines/test_real_runs.py::test_the_demo_raises_accuracy_beyond_chance"
+_PROBE = "tests/pipelines/test_memorisation.py::test_train_probe_and_resume"
 _WORKERS = "tests/pipelines/test_real_runs.py::test_the_real_model_gives_the_same_rows_everywhere"
 
 BLOCKS: dict[str, dict[str, str]] = {
@@ -88,6 +89,7 @@ BLOCKS: dict[str, dict[str, str]] = {
         "ratchet contamination runs/rft_gsm8k": PLAN,
         "pip install -e '.[lm-eval]'": PLAN,
     },
+    "memorisation.md": {"ratchet run knights_demo": _PROBE},
     "resume.md": {"ratchet resume runs/demo": SLOW},
     "report.md": {
         "ratchet status runs/demo": RUN,

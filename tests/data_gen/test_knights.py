@@ -13,7 +13,7 @@ from configs.errors import ConfigError, InputError
 from configs.rows import Problem
 from data_gen.decontaminate import decontaminate
 from data_gen.knights import puzzles
-from data_gen.knights.logic import Claims, Compound, Leaf, Statement, core, leaves, replaced, solve, truth
+from data_gen.knights.logic import Claims, Compound, Leaf, Op, Statement, core, leaves, replaced, solve, truth
 from data_gen.knights.puzzles import PERTURBED, REWORDED, generate, split_of
 from data_gen.knights.reasoning import reason
 from data_gen.knights.words import NAMES, OTHER_NAMES
@@ -189,7 +189,8 @@ class Reader:
             pieces = top_level(lower[3:], ", then ")
             assert len(pieces) == 2
             return Compound("implies", tuple(self.part(p, speaker) for p in pieces))
-        for op, word in (("iff", " if and only if "), ("and", " and ")):
+        joining: tuple[tuple[Op, str], ...] = (("iff", " if and only if "), ("and", " and "))
+        for op, word in joining:
             pieces = top_level(text, word)
             if len(pieces) > 1:
                 return Compound(op, tuple(self.part(p, speaker) for p in pieces))
@@ -244,6 +245,27 @@ def test_what_the_question_says_has_one_solution_and_it_is_the_answer(seed, spli
 
 
 @settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**63 - 1), st.sampled_from(["train", "test"]), st.sampled_from([None, *PERTURBED, *REWORDED]))
+def test_puzzles_of_two_people_and_all_their_versions_have_one_solution(seed, split, variant):
+    for problem in generate(6, split, seed, (2,), variant=variant):
+        assert solution(problem) == told(problem)
+
+
+def solution(problem: Problem) -> tuple[bool, ...]:
+    """Who are knights, in the order of the names: by trying everything; fails where that is not one assignment."""
+    [knights] = by_brute_force(Reader(problem.question).claims)
+    return knights
+
+
+def told(problem: Problem) -> tuple[bool, ...]:
+    """Who are knights by the problem's answer, in the order of the names in the question."""
+    read = Reader(problem.question)
+    words = dict(part.split(": ") for part in problem.answer.split(", "))
+    assert list(words) == read.names and set(words.values()) <= {read.knight, read.knave}
+    return tuple(word == read.knight for word in words.values())
+
+
+@settings(max_examples=15, deadline=None)
 @given(**arguments)
 def test_perturbed_puzzles_differ_in_one_place_and_have_another_solution(seed, split, people, depth, width):
     originals = generate(4, split, seed, people, depth, width)
@@ -252,7 +274,8 @@ def test_perturbed_puzzles_differ_in_one_place_and_have_another_solution(seed, s
             a, b = Reader(before.question), Reader(after.question)
             assert after.parents == [before.id] and after.id == f"{before.id}/{variant}"
             assert (a.names, a.order, a.knight) == (b.names, b.order, b.knight)
-            assert len(by_brute_force(b.claims)) == 1
+            assert solution(after) == told(after)
+            assert solution(after) != solution(before)
             assert after.answer != before.answer
             [speaker] = [i for i, (x, y) in enumerate(zip(a.claims, b.claims, strict=True)) if x != y]
             old, new = (dict(leaves(claims[speaker])) for claims in (a.claims, b.claims))
@@ -270,6 +293,7 @@ def test_reworded_puzzles_have_the_same_logic(seed, split, people, depth, width)
         for before, after in zip(originals, generate(4, split, seed, people, depth, width, variant), strict=True):
             a, b = Reader(before.question), Reader(after.question)
             assert a.claims == b.claims and before.core == after.core
+            assert solution(after) == told(after) == told(before)
             assert (set(b.names) <= set(OTHER_NAMES)) == (variant == "names") == (a.names != b.names)
             assert (a.order != b.order) == (variant == "order") or variant == "names"
             assert (b.knight != "knight") == (variant == "roles")

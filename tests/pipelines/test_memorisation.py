@@ -5,6 +5,7 @@ import json
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -130,6 +131,34 @@ def test_the_training_puzzles_of_a_run_are_the_seen_ones(knights_run: Callable[.
     assert sources(probe_recipe(run, limit=20))["seen"] == {**seen, "limit": 20}
 
 
+PHASES = (
+    "phases=[{name: facts, data: {train: {source: knights, limit: 20, seed: 5, people: [3]}}}, "
+    "{name: rft, data: {train: {source: knights, limit: 30, seed: 6, people: [2]}, fresh_per_iteration: true}, "
+    "iterations: {count: 2}}, {name: sums, data: {train: {source: procedural, limit: 9}}}]"
+)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "seed", "limit", "number"),
+    [("1", 5, 20, 1), ("facts", 5, 20, 1), ("rft1", 6, 15, 2), ("3", 6, 30, 3), ("sums", 6, 30, 4), (None, 6, 30, 4)],
+)
+def test_of_several_phases_the_last_one_on_puzzles_counts(
+    knights_run: Callable[..., str], wanted: str | None, seed: int, limit: int, number: int
+):
+    run = knights_run("data.train={source: procedural, limit: 9}", PHASES)
+    recipe = probe_recipe(f"{run}@{wanted}" if wanted else run)
+    seen = sources(recipe)["seen"]
+    assert (seen["seed"], seen["limit"]) == (seed, limit)
+    assert recipe.model.name == f"{run}@{number}"
+    assert (recipe.phases, recipe.iterations.count) == ([], 0)
+    with pytest.raises(ConfigError, match="of facts, rft1, rft2, sums"):
+        probe_recipe(f"{run}@rft3")
+    late = knights_run("data.train={source: procedural, limit: 9}", "phases=[{name: sums}, {name: facts, data: {train: "
+                       "{source: knights, limit: 20}}}]")  # fmt: skip
+    with pytest.raises(ConfigError, match="was trained on procedural, not on knights, up to iteration 1"):
+        probe_recipe("m", trained=f"{late}@sums")
+
+
 @pytest.mark.parametrize(
     ("scheme", "iteration", "offset", "limit"),
     [("iterative_rft", 1, 5, 10), ("iterative_rft", 2, 5, 20), ("rest_em", 2, 15, 10), ("iterative_rft", 0, 5, 30)],
@@ -150,6 +179,7 @@ def test_what_cannot_be_probed_is_refused(knights_run: Callable[..., str], tiny_
         ({"model": "m", "trained": str(tmp_path)}, "is not a run folder"),
         ({"model": "m", "trained": other}, "was trained on jsonl, not on knights"),
         ({"model": knights_run("data.train.variant=names")}, "trained on variants"),
+        ({"model": knights_run("data.validation=20")}, "holds some of its puzzles out .data.validation=20."),
         ({"model": "m", "trained": f"{run}@2"}, "has iterations 1 to 1, not 2"),
         ({"model": f"{run}@1", "iteration": 1}, "give one number"),
         ({"model": "m", "iteration": 1}, "--iteration needs a run folder"),
@@ -158,8 +188,9 @@ def test_what_cannot_be_probed_is_refused(knights_run: Callable[..., str], tiny_
         ({"model": "m", "people": "9"}, "evaluation.benchmarks.0.source.people.0"),
         ({"model": "m", "overrides": ["sampling.temprature=1"]}, "did you mean"),
     ):
+        given: dict[str, Any] = arguments
         with pytest.raises(ConfigError, match=message):
-            probe_recipe(**arguments)
+            probe_recipe(**given)
 
 
 def test_a_run_on_other_problems_is_probed_with_puzzles_it_has_not_seen(tiny_run: TinyRun):
@@ -242,6 +273,18 @@ def test_a_run_without_versions_writes_nothing(tiny_run: TinyRun, tmp_path: Path
     assert not list(tmp_path.glob("memorisation*")) and not list(tiny_run.folder.glob("memorisation*"))
 
 
+def test_models_that_are_not_measured_on_the_versions_have_no_score(knights_run: Callable[..., str], tmp_path: Path):
+    """Benchmarks with `when: end` are for the initial and the last model."""
+    source = "source: {source: knights, split: test, limit: 4, people: [3]"
+    benchmarks = f"evaluation.benchmarks=[{{name: new, {source}}}}}, {{name: version, when: end, {source}, variant: leaf}}}}]"
+    recipe = RunFolder.existing(Path(knights_run(benchmarks, "iterations.count=3"))).recipe()
+    plan, store = build(resolve(recipe), MODEL), Store(tmp_path / "store")
+    answered(plan, store, lambda name, i: name == "new" and i < 3)
+    assert [(r["model"], r["accuracy"], r["score"]) for r in memorisation(plan, store)] == [
+        ("initial", 0.75, 0.75), ("iteration3", 0.75, 0.75),
+    ]  # fmt: skip
+
+
 # --- as a user runs it ----------------------------------------------------------------------------
 
 
@@ -253,6 +296,8 @@ def test_train_probe_and_resume(tiny_model: Path, tmp_path: Path):
         "sampling.max_tokens=2", "evaluation.max_tokens=6", "executor.threads=1", "evaluation.benchmarks.0.source.limit=3",
     )
     ratchet("run", "knights_demo", *small, "--run-dir", "run", home=home, cwd=tmp_path)
+    start = ("--iteration", "0", "--variants", "leaf", "--limit", "3")
+    assert "initial     seen" in ratchet("probe", "run", *start, "--run-dir", "start", home=home, cwd=tmp_path).stdout
     shown = ratchet("probe", "run", "--variants", "leaf,names", "--limit", "3", "--run-dir", "probe", home=home, cwd=tmp_path)
     assert "memorisation score" in shown.stdout and "iteration1  seen" in shown.stdout
     first = json.loads((tmp_path / "probe" / "memorisation.json").read_text())

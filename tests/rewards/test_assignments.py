@@ -83,7 +83,9 @@ def test_right_exactly_when_every_name_has_its_word(people: list[str], data: st.
     joint = data.draw(st.sampled_from([", ", "; ", " and ", ", and "]))
     answer = joint.join(said.format(people[i], given_[i]) for i in order)
     expected = ", ".join(f"{n}: {r}" for n, r in zip(people, gold, strict=True))
-    for prediction, mode in ((f"#### {answer}", "strict"), (f"#### {answer}", "lenient"), (f"So {answer}.", "lenient")):
+    said_so: list[tuple[str, Mode]] = [(f"#### {answer}", mode) for mode in BOTH]
+    said_so.append((f"So {answer}.", "lenient"))
+    for prediction, mode in said_so:
         assert (verify(prediction, expected, mode).outcome == "correct") == (gold == given_)
 
 
