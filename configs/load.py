@@ -209,7 +209,10 @@ def _numbered(loc: Loc, data: Any) -> Loc:
         if isinstance(data, list) and (number := item_number(data, str(part))) is not None:
             part = number
         numbered.append(part)
-        data = data[part] if isinstance(data, dict | list) and (isinstance(data, list) or part in data) else None
+        if isinstance(data, list):
+            data = data[part] if isinstance(part, int) else None
+        else:
+            data = data.get(part) if isinstance(data, dict) else None
     return tuple(numbered)
 
 
