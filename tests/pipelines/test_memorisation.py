@@ -297,7 +297,7 @@ def test_train_probe_and_resume(tiny_model: Path, tmp_path: Path):
     )
     ratchet("run", "knights_demo", *small, "--run-dir", "run", home=home, cwd=tmp_path)
     start = ("--iteration", "0", "--variants", "leaf", "--limit", "3")
-    assert "initial     seen" in ratchet("probe", "run", *start, "--run-dir", "start", home=home, cwd=tmp_path).stdout
+    assert "initial  seen " in ratchet("probe", "run", *start, "--run-dir", "start", home=home, cwd=tmp_path).stdout
     shown = ratchet("probe", "run", "--variants", "leaf,names", "--limit", "3", "--run-dir", "probe", home=home, cwd=tmp_path)
     assert "memorisation score" in shown.stdout and "iteration1  seen" in shown.stdout
     first = json.loads((tmp_path / "probe" / "memorisation.json").read_text())
