@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from configs.section import Positive, Section
 
+KNIGHTS = ("people", "depth", "width", "variant", "solutions")  # keys of source `knights` alone
 TABLES = {"config", "revision", "columns", "extract", "bad_rows"}  # keys of source `datasets` alone
 
 
@@ -23,7 +24,8 @@ class ColumnsSection(Section):
 
 
 class SourceSection(Section):
-    """Where problems come from. `levels` and `max_number` belong to `procedural`, `path` to `jsonl` and `datasets`.
+    """Where problems come from. `levels` and `max_number` belong to `procedural`, `path` to `jsonl` and `datasets`,
+    `people`, `depth`, `width`, `variant` and `solutions` to `knights` (see docs/memorisation.md).
 
     `datasets`: `path` is a local file or folder or a name on the hub, `config`, `split` and `revision` are the library's;
     `extract` takes the answer out of its column: after `####` (`gsm8k`) or in the last box. `revision` is settled to a
@@ -32,7 +34,7 @@ class SourceSection(Section):
     `validation` are the problems that `data.validation` takes out of the training problems.
     """
 
-    source: Literal["gsm8k", "math", "math500", "jsonl", "datasets", "procedural", "validation"] = "procedural"
+    source: Literal["gsm8k", "math", "math500", "jsonl", "datasets", "procedural", "knights", "validation"] = "procedural"
     split: Annotated[str, Field(min_length=1)] = "train"
     limit: Positive | None = None
     offset: Annotated[int, Field(ge=0)] = 0
@@ -40,6 +42,11 @@ class SourceSection(Section):
     path: str | None = None
     levels: list[Annotated[int, Field(ge=1, le=6)]] | None = None
     max_number: Annotated[int, Field(ge=5)] | None = None
+    people: Annotated[list[Annotated[int, Field(ge=2, le=8)]], Field(min_length=1)] | None = None
+    depth: Annotated[int, Field(ge=2, le=3)] | None = None
+    width: Annotated[int, Field(ge=2, le=3)] | None = None
+    variant: Literal["leaf", "statement", "names", "order", "roles"] | None = None
+    solutions: Literal["steps", "answer"] | None = None
     config: str | None = None
     revision: str | None = None
     columns: ColumnsSection = ColumnsSection()
@@ -56,10 +63,12 @@ class SourceSection(Section):
             raise ValueError(f"`split` of source `{self.source}` is `train` or `test`, not `{self.split}`")
         if (self.source in ("jsonl", "datasets")) != (self.path is not None):
             raise ValueError("`path` is required by sources `jsonl` and `datasets` and belongs to no other source")
-        if self.source == "procedural" and self.limit is None:
-            raise ValueError("source `procedural` is endless: set `limit`")
+        if self.source in ("procedural", "knights") and self.limit is None:
+            raise ValueError(f"source `{self.source}` is endless: set `limit`")
         if self.source != "procedural" and (self.levels or self.max_number):
             raise ValueError("`levels` and `max_number` belong to source `procedural` only")
+        if self.source != "knights" and any(getattr(self, key) is not None for key in KNIGHTS):
+            raise ValueError(f"`{'`, `'.join(KNIGHTS)}` belong to source `knights` only")
         if self.source == "validation" and (self.split, self.limit, self.offset, self.seed) != ("train", None, 0, None):
             raise ValueError("source `validation` takes no other key: `data.validation` says how many problems it has")
         return self

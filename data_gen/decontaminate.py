@@ -130,7 +130,7 @@ def lcs_length(first: Sequence[str], second: Sequence[str]) -> int:
 
 
 def _by_core(problem: Problem) -> bool:
-    return problem.source == "procedural" and problem.core is not None
+    return problem.source in ("procedural", "knights") and problem.core is not None
 
 
 def _grams(words: Words, n: int) -> Iterator[Words]:

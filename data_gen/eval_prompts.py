@@ -22,10 +22,13 @@ from data_gen.problems import strip_calculator_marks
 _ASK = {
     "number": "{question}\n\nWork it out step by step. Give the final number alone on the last line, after ####.",
     "boxed": "{question}\n\nShow the steps that lead to the answer, and write the final answer in \\boxed{}.",
+    "given": "{question}\n\nWork it out step by step before that line.",  # the question says how to end
 }
-_FORM = {"gsm8k": "number", "procedural": "number"}  # others may have answers that are no numbers
-SHOTS = {"gsm8k": 8, "math": 4, "math500": 4, "procedural": 4}  # worked examples of `few_shot`, where none are given
+_FORM = {"gsm8k": "number", "procedural": "number", "knights": "given"}  # others may have answers that are no numbers
+# worked examples of `few_shot`, where none are given
+SHOTS = {"gsm8k": 8, "math": 4, "math500": 4, "procedural": 4, "knights": 4}
 _TRAINING = {"gsm8k": "gsm8k", "math": "math", "math500": "math"}
+_PUZZLES = 1_000_003  # seed of the puzzles that are shown: one that no run is likely to train on
 _LONGEST = 120  # words of a worked example taken from a training split
 
 
@@ -48,6 +51,9 @@ def shots_source(source: SourceSection) -> SourceSection:
     """Where worked examples for a source come from. Raises ConfigError where there is no training split."""
     if source.source == "procedural":
         return SourceSection(source="procedural", limit=64, levels=source.levels, max_number=source.max_number)
+    if source.source == "knights":
+        same = source.model_dump(include={"people", "depth", "width"})
+        return SourceSection(source="knights", limit=16, seed=_PUZZLES, **same)
     if source.source not in _TRAINING:
         raise ConfigError(
             f"source {source.source} has no training split to take worked examples from: give them with "
@@ -59,10 +65,11 @@ def shots_source(source: SourceSection) -> SourceSection:
 def choose_shots(pool: Sequence[Problem], evaluation: Sequence[Problem], count: int) -> list[Problem]:
     """`count` problems of a training split to show: always the same ones, so that evaluations can be compared.
 
-    Of those with a solution of at most 120 words, without a figure's program text, and not in `evaluation` by the rule of
-    `data_gen.decontaminate`; from different subjects as far as there are any. Raises InputError where there are too few.
+    Of those with a solution of at most 120 words (puzzles have no short ones: any), without a figure's program text, and not in
+    `evaluation` by the rule of `data_gen.decontaminate`; from different subjects as far as there are any. Raises InputError
+    where there are too few.
     """
-    usable = [p for p in pool if p.solution and "[asy]" not in p.question + p.solution and _words(p) <= _LONGEST]
+    usable = [p for p in pool if p.solution and "[asy]" not in p.question + p.solution and _short(p)]
     random.Random(derive_seed("shots")).shuffle(usable)
     waiting = usable[: 50 * count]  # comparing all of a training split with the evaluation set is not needed
     kept, _ = decontaminate(waiting, evaluation)
@@ -100,5 +107,5 @@ def shown(problem: Problem) -> tuple[str, str]:
     return problem.question, strip_calculator_marks(problem.solution or "").strip()
 
 
-def _words(problem: Problem) -> int:
-    return len(f"{problem.question} {problem.solution}".split())
+def _short(problem: Problem) -> bool:
+    return problem.source == "knights" or len(f"{problem.question} {problem.solution}".split()) <= _LONGEST

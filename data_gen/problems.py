@@ -1,4 +1,5 @@
-"""Problem sources: GSM8K, MATH, MATH-500, one's own JSON lines, any table (`data_gen.dataset_source`), generated problems.
+"""Problem sources: GSM8K, MATH, MATH-500, one's own JSON lines, any table (`data_gen.dataset_source`), generated word problems
+and logic puzzles.
 
 The benchmarks are read from the folder named by the environment variable RATCHET_DATA when it is set
 (for machines without a network), and otherwise by name from the Hugging Face hub with the `datasets`
@@ -22,13 +23,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from configs.errors import ConfigError, InputError
 from configs.keys import derive_seed
 from configs.rows import Problem
 from data_gen import procedural
 from data_gen.fields import BadRowError, kind_of, refuse, text_field
+from data_gen.knights import puzzles as knights
 
 DATA_VARIABLE = "RATCHET_DATA"
 
@@ -69,11 +71,13 @@ BENCHMARKS: dict[str, Benchmark] = {
         configs=(None,),
     ),
 }
-SOURCES = (*BENCHMARKS, "datasets", "jsonl", "procedural")
+GENERATED = ("procedural", "knights")
+SOURCES = (*BENCHMARKS, "datasets", "jsonl", *GENERATED)
 OPTIONS: dict[str, tuple[str, ...]] = {
     "datasets": ("path", "columns", "config", "revision", "extract", "bad_rows"),
     "jsonl": ("path",),
     "procedural": ("levels", "max_number"),
+    "knights": ("people", "depth", "width", "variant", "solutions"),
 }
 
 
@@ -89,17 +93,18 @@ def load_problems(
 
     The shuffle comes before offset and limit, so that disjoint windows of one seed are disjoint samples.
     A limit beyond the end gives what there is. `jsonl` needs the option `path`; there the split is only a
-    name. `datasets` takes those of `load_dataset_problems`. `procedural` takes `levels` and `max_number`, needs a limit
-    (it has no end), and `seed` (0 when not given) chooses the problems themselves.
+    name. `datasets` takes those of `load_dataset_problems`. `procedural` takes `levels` and `max_number`, `knights` takes
+    `people`, `depth`, `width`, `variant` and `solutions`; both need a limit (they have no end), and `seed` (0 when not given)
+    chooses the problems themselves.
 
     Raises ConfigError for an unknown source, split or option, InputError for data that cannot be used.
     """
     _check_request(source, split, limit, offset, options)
-    if source == "procedural":
+    if source in GENERATED:
         if limit is None:
-            raise ConfigError("source procedural has no end: set a limit")
-        split = cast(procedural.Split, split)
-        return procedural.generate(offset + limit, split, seed or 0, **options)[offset:]
+            raise ConfigError(f"source {source} has no end: set a limit")
+        generate = procedural.generate if source == "procedural" else knights.generate
+        return generate(offset + limit, cast(Literal["train", "test"], split), seed or 0, **options)[offset:]
     if source == "datasets":
         from data_gen.dataset_source import load_dataset_problems
 
@@ -152,7 +157,7 @@ def _check_request(source: str, split: str, limit: int | None, offset: int, opti
     if source in ("jsonl", "datasets"):
         splits: Iterable[str] = (split,)
     else:
-        splits = procedural.SPLITS if source == "procedural" else BENCHMARKS[source].files
+        splits = procedural.SPLITS if source in GENERATED else BENCHMARKS[source].files
     if split not in splits:
         raise ConfigError(f"source {source} has no split {split!r}{_suggest(split, splits)}")
     known = OPTIONS.get(source, ())

@@ -52,6 +52,7 @@ def resume(folder: Annotated[Path, typer.Argument(help="Folder of the run")]) ->
 def _execute(recipe: Recipe, folder_path: Path) -> None:
     """Plan and run a recipe in a folder; prints progress and the accuracies."""
     from pipelines.home import store_root
+    from pipelines.memorisation import report as memorisation_report
     from pipelines.models import resolve_model
     from pipelines.outcome import accuracy_table
     from pipelines.plan import build, resolve
@@ -79,7 +80,7 @@ def _execute(recipe: Recipe, folder_path: Path) -> None:
             run_plan(plan, store, folder, reporter)
             results = write_results(folder_path, plan, store)
             folder.event("run finished")
-            for line in accuracy_table(plan, store):
+            for line in [*accuracy_table(plan, store), *memorisation_report(plan, store, folder_path)]:
                 reporter.line(line)
             if results is not None:
                 if not plan.trained:
@@ -154,7 +155,7 @@ def report(
     typer.echo(write_report(folders, output))
 
 
-Benchmarks = "gsm8k, math, math500, procedural, or files FILE.jsonl; separated by commas"
+Benchmarks = "gsm8k, math, math500, procedural, knights, or files FILE.jsonl; separated by commas"
 
 
 @app.command("eval")
@@ -168,12 +169,39 @@ def evaluate(
 ) -> None:
     """Evaluate a model: greedy accuracy with a 95 % interval; settings as in a recipe: evaluation.samples=8 adds pass@k
     and maj@k, evaluation.prompt=few_shot (chat, plain) chooses the prompt."""
-    from configs.keys import content_key
     from pipelines.evaluation import evaluation_recipe
 
     recipe = evaluation_recipe(model, benchmarks, limit, iteration, overrides or [])
-    settings = recipe.model_dump(mode="json", exclude={"executor"})
-    _execute(recipe, run_dir or Path("runs") / f"{recipe.name}-{content_key(settings)[:8]}")
+    _execute(recipe, run_dir or _own_folder(recipe))
+
+
+@app.command()
+def probe(
+    model: Annotated[str, typer.Argument(help="As for `ratchet eval`, or RUN@ITERATION")],
+    overrides: Overrides = None,
+    trained: Annotated[str | None, typer.Option(help="Run whose training puzzles are the seen ones (default: MODEL)")] = None,
+    people: Annotated[str | None, typer.Option(help="No run: numbers of people in the puzzles, e.g. 2,3")] = None,
+    seed: Annotated[int | None, typer.Option(help="No run: seed of the puzzles")] = None,
+    variants: Annotated[str | None, typer.Option(help="Some of leaf,statement,names,order,roles (default: all)")] = None,
+    limit: Annotated[int | None, typer.Option(help="Puzzles seen, and as many new ones (default: 100)", min=1)] = None,
+    iteration: Annotated[int | None, typer.Option(help="Of a run folder: which iteration (0: the initial model)")] = None,
+    run_dir: RunDir = None,
+) -> None:
+    """Measure memorisation on Knights and Knaves: accuracy on seen, perturbed and new puzzles."""
+    from pipelines.probe import probe_recipe
+
+    recipe = probe_recipe(
+        model, iteration=iteration, trained=trained, people=people, seed=seed, variants=variants, limit=limit,
+        overrides=overrides or [],
+    )
+    _execute(recipe, run_dir or _own_folder(recipe))
+
+
+def _own_folder(recipe: Recipe) -> Path:
+    """runs/NAME-HASH: another folder for other settings."""
+    from configs.keys import content_key
+
+    return Path("runs") / f"{recipe.name}-{content_key(recipe.model_dump(mode='json', exclude={'executor'}))[:8]}"
 
 
 @app.command()

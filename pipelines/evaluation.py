@@ -21,6 +21,7 @@ NAMED: dict[str, dict[str, Any]] = {
     "math": {"source": "math", "split": "test"},
     "math500": {"source": "math500", "split": "test"},
     "procedural": {"source": "procedural", "split": "test", "limit": 200, "levels": [1, 2, 3], "max_number": 20},
+    "knights": {"source": "knights", "split": "test", "limit": 200, "people": [2, 3]},
 }
 
 
@@ -28,30 +29,40 @@ def evaluation_recipe(
     model: str, benchmarks: str, limit: int | None, iteration: int | None, overrides: Sequence[str]
 ) -> Recipe:
     """The recipe. For a run folder, all settings (prompt, engine, ...) are those of that run."""
-    data: dict[str, Any] = {"model": {"name": model}}
-    name = Path(model).name
-    if is_run(model):
-        run = RunFolder.existing(Path(model)).recipe()
-        count = sum(phase.iterations.count for _, phase in phases_of(run))
-        if iteration is not None and not 0 <= iteration <= count:
-            raise ConfigError(f"--iteration: {model} has iterations 0 to {count}, not {iteration}")
-        data = run.model_dump(mode="json")
-        if (judge := _reward_model(run)) is not None:
-            own = judge.run or str(Path(model).expanduser().absolute())
-            data["reward_model"] = judge.model_dump(mode="json") | {"run": own, "retrain": False}
-        number = count if iteration is None else iteration
-        if number:
-            data["model"]["name"] = run_reference(Path(model), number)
-        name = f"{name}-{number}"
-    elif iteration is not None:
-        raise ConfigError(f"--iteration needs a run folder; {model} is not one")
-    data["name"] = f"eval-{re.sub(r'[^A-Za-z0-9.]+', '-', name).strip('-')}"
+    data, name = model_settings(model, iteration)
+    data["name"] = recipe_name("eval", name)
     data["iterations"], data["phases"] = {"count": 0}, []
     data["data"] = {**data.get("data", {}), "fresh_per_iteration": False}
     data["evaluation"] = {**data.get("evaluation", {}), "initial": True, "benchmarks": benchmark_sources(benchmarks, limit)}
     for override in overrides:
         apply_override(data, override)
     return validate(data, "the evaluation")
+
+
+def model_settings(model: str, iteration: int | None) -> tuple[dict[str, Any], str]:
+    """A recipe's data with this model, and a short name for it. For a run folder, the settings are those of that run, and
+    its reward model is the one that it has trained."""
+    if not is_run(model):
+        if iteration is not None:
+            raise ConfigError(f"--iteration needs a run folder; {model} is not one")
+        return {"model": {"name": model}}, Path(model).name
+    run = RunFolder.existing(Path(model)).recipe()
+    count = sum(phase.iterations.count for _, phase in phases_of(run))
+    if iteration is not None and not 0 <= iteration <= count:
+        raise ConfigError(f"--iteration: {model} has iterations 0 to {count}, not {iteration}")
+    data = run.model_dump(mode="json")
+    if (judge := _reward_model(run)) is not None:
+        own = judge.run or str(Path(model).expanduser().absolute())
+        data["reward_model"] = judge.model_dump(mode="json") | {"run": own, "retrain": False}
+    number = count if iteration is None else iteration
+    if number:
+        data["model"]["name"] = run_reference(Path(model), number)
+    return data, f"{Path(model).name}-{number}"
+
+
+def recipe_name(what: str, model: str) -> str:
+    """A name that can be a folder's."""
+    return f"{what}-{re.sub(r'[^A-Za-z0-9.]+', '-', model).strip('-')}"
 
 
 def _reward_model(run: Recipe) -> RewardModelSection | None:

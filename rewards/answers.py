@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
-from rewards import dates
+from rewards import assignments, dates
 from rewards import nodes as n
 from rewards.canonical import canonical, has_signs, independent_signs, plain_words
 from rewards.equality import safely
@@ -147,6 +147,10 @@ def compare(gold: str, given: str, symbolic: Callable[[Node, Node], bool] | None
         return Decision(False, "unreadable")
     if a.key == b.key and a.key:
         return Decision(True, "equal-string")
+    assigned = assignments.read_gold(gold)
+    if assigned is not None:
+        equal = assignments.same(assigned, given)
+        return Decision(equal, "equal-assignment" if equal else "different")
     choice = same_choice(a, b)
     if choice is not None:
         return Decision(choice, "equal-choice" if choice else "different")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 
+from rewards import assignments
 from rewards import nodes as n
 from rewards.answers import Decision, compare, is_choice, read, string_key
 from rewards.canonical import canonical, expand_signs
-from rewards.extraction import Candidate, find, find_gold, together
+from rewards.extraction import Candidate, boxes, find, find_gold, marked, together, visible
 from rewards.limits import ANSWER_CHARS, Undecided
 from rewards.nodes import Node
 from rewards.unicode import to_latex
@@ -69,12 +70,21 @@ def decide(candidate: Candidate, gold: str, symbolic: Symbolic | None) -> Decisi
     return decision if sure else Decision(False, "hedged")
 
 
+def announced(prediction: str) -> Candidate | None:
+    """The names and their words that end a prediction without a box or a `####` line."""
+    text = visible(prediction)
+    found = None if boxes(text) or marked(text) is not None else assignments.closing(text)
+    return Candidate(found) if found else None
+
+
 def judge(prediction: str, gold: str, mode: Mode, symbolic: Symbolic | None = None) -> Judgement:
     """Outcome, extracted answer and rule. Raises NeedsSymbolic where only sympy, not given, could tell."""
     expected = find_gold(gold)
     if not expected.strip(" .,;:$\\{}()[]\n\t") and "\\{" not in expected:
         return "bad_gold", None, "empty-gold"
     candidate = find(prediction, mode)
+    if mode == "lenient" and assignments.read_gold(expected) is not None:
+        candidate = announced(prediction) or candidate
     if mode == "lenient" and len(prediction) <= ANSWER_CHARS:
         whole = string_key(to_latex(prediction.strip()))
         if whole and whole == read(expected).key:

@@ -39,6 +39,7 @@ from tests.test_docs import DOCUMENTS, ROOT, blocks
 
 RUN, SLOW, PLAN = "run", "slow", "plan"
 _DEMO = "tests/pipelines/test_real_runs.py::test_the_demo_raises_accuracy_beyond_chance"
+_PROBE = "tests/pipelines/test_memorisation.py::test_train_probe_and_resume"
 _WORKERS = "tests/pipelines/test_real_runs.py::test_the_real_model_gives_the_same_rows_everywhere"
 _TABLE = "tests/pipelines/test_sources.py::test_the_recipe_in_own_data_md_runs"
 _SAMPLES = "tests/pipelines/test_export_rows.py::test_samples_go_to_ratchet_score_and_back"
@@ -99,6 +100,7 @@ BLOCKS: dict[str, dict[str, str]] = {
         "ratchet export runs/demo --to demo-model": PLAN,
         "ratchet export runs/demo --what samples": _SAMPLES,
     },
+    "memorisation.md": {"ratchet run knights_demo": _PROBE},
     "resume.md": {"ratchet resume runs/demo": SLOW},
     "report.md": {
         "ratchet status runs/demo": RUN,

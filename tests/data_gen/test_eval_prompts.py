@@ -8,7 +8,8 @@ import pytest
 from configs.errors import ConfigError, InputError
 from configs.evaluation_section import SourceSection
 from configs.rows import Problem
-from data_gen.eval_prompts import choose_shots, eval_prompt, given_shots, shots_source, shown
+from data_gen.eval_prompts import SHOTS, choose_shots, eval_prompt, given_shots, shots_source, shown
+from data_gen.problems import load_problems
 from data_gen.procedural import generate
 from data_gen.prompts import PromptEncoder
 
@@ -48,6 +49,19 @@ def test_worked_examples_come_from_the_training_split_of_the_same_set():
     assert (generated.split, generated.levels, generated.max_number) == ("train", [2], 9)
     with pytest.raises(ConfigError, match=r"evaluation\.shots_file"):
         shots_source(SourceSection(source="jsonl", path="x.jsonl"))
+
+
+@pytest.mark.parametrize("people", [[2], [3], [2, 3], [5]])
+def test_puzzles_are_shown_with_worked_solutions_of_others_as_large(people: list[int]):
+    source = SourceSection(source="knights", split="test", limit=30, people=people, variant="leaf")
+    pool = load_problems(**shots_source(source).model_dump(exclude_none=True))
+    evaluation = load_problems(**source.model_dump(exclude_none=True))
+    chosen = choose_shots(pool, evaluation, SHOTS["knights"])
+    assert {int(p.level or 0) for p in chosen} <= set(people)
+    assert not {p.core for p in chosen} & {p.core for p in evaluation}
+    assert all("\n#### " in shown(p)[1] for p in chosen)
+    asked = eval_prompt("chat", "knights").section.template
+    assert "boxed" not in asked and "####" not in asked  # the question says how its answer is to be given
 
 
 def test_the_choice_is_always_the_same_and_of_different_subjects():
