@@ -299,7 +299,7 @@ def test_train_probe_and_resume(tiny_model: Path, tmp_path: Path):
     start = ("--iteration", "0", "--variants", "leaf", "--limit", "3")
     assert "initial  seen " in ratchet("probe", "run", *start, "--run-dir", "start", home=home, cwd=tmp_path).stdout
     shown = ratchet("probe", "run", "--variants", "leaf,names", "--limit", "3", "--run-dir", "probe", home=home, cwd=tmp_path)
-    assert "memorisation score" in shown.stdout and "iteration1  seen" in shown.stdout
+    assert "memorisation score" in shown.stdout and "run@1  seen " in shown.stdout
     first = json.loads((tmp_path / "probe" / "memorisation.json").read_text())
     assert [(r["puzzles"], r["variant"], r["n"]) for r in first["rows"]] == [
         ("seen", "leaf", 3), ("seen", "names", 3), ("new", "leaf", 3), ("new", "names", 3),
