@@ -155,7 +155,7 @@ def test_the_recipe_in_own_data_md_runs(tmp_path: Path, home: Path, tiny_model: 
         "selection={include_human: true, max_per_problem: 0}", "sampling.engine=transformers",
     )  # fmt: skip
     with serving("openai/gsm8k", tmp_path / "hub") as (endpoint, _):
-        more = {"HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(tmp_path / "hf")}
         for command in ("plan", "run"):
-            ratchet(command, "mine.yaml", *less, home=home, cwd=tmp_path, **more)
+            ratchet(command, "mine.yaml", *less, home=home, cwd=tmp_path, HF_ENDPOINT=endpoint, HF_HUB_DISABLE_XET="1",
+                    HF_HOME=str(tmp_path / "hf"))  # fmt: skip
     assert COMMIT in (tmp_path / "runs" / "mine" / "recipe.yaml").read_text()
