@@ -95,7 +95,7 @@ def report(plan: Plan, store: Store, folder: Path) -> list[str]:
     records = memorisation(plan, store)
     if not records:
         return []
-    sources = {b.name: b.source.model_dump(mode="json", exclude_none=True) for b in plan.recipe.evaluation.benchmarks}
+    sources = {b.name: b.source.settings() for b in plan.recipe.evaluation.benchmarks}
     write_json(folder / "memorisation.json", {"model": plan.model.name, "puzzles": sources, "rows": records})
     cells = [_COLUMNS, *(_cells(r) for r in records)]
     with writing(folder / "memorisation.md") as temporary:

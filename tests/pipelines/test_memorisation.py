@@ -102,7 +102,7 @@ def knights_run(tmp_path: Path) -> Callable[..., str]:
 
 
 def sources(recipe: Recipe) -> dict[str, dict[str, object]]:
-    return {b.name: b.source.model_dump(exclude_none=True) for b in recipe.evaluation.benchmarks}
+    return {b.name: b.source.settings() for b in recipe.evaluation.benchmarks}
 
 
 def test_without_a_run_the_flags_say_what_was_seen():
@@ -224,7 +224,7 @@ def answered(plan: Plan, store: Store, right: Callable[[str, int], bool]) -> Non
     for stage in (s for s in plan.stages if s.kind == "score"):
         artefact, name = store.artefact(stage.kind, stage.key), stage.label.split("/")[1]
         benchmark = next(b for b in plan.recipe.evaluation.benchmarks if b.name == name)
-        problems = load_problems(**benchmark.source.model_dump(exclude_none=True))
+        problems = load_problems(**benchmark.source.settings())
         rows = [
             ProblemScore(id=f"{p.id}/score", parents=[], stage="score", problem=p.id, question="", answer="", samples=1,
                          correct=int(right(name, i)), extracted=None, outcome="", text="")
