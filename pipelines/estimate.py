@@ -248,13 +248,15 @@ def _memory(stage: Stage, plan: Plan, shape: Shape, device: Device, resting: mem
     """Bytes of what one stage holds at its worst moment, with what a resting sampler keeps."""
     if stage.kind in _SAMPLING and stage.config.get("editor") != "programmatic":
         parts = memory.sampling(shape, _engine(stage, stage.config, plan, device))
-        workers = 1 if device.gpu else plan.recipe.executor.workers
+        executor = plan.recipe.executor
+        workers = executor.workers_per_gpu if device.gpu else executor.workers  # those that share the memory
         return {name: size * workers for name, size in parts.items()}
     if stage.kind not in (*_TRAINING, *_SCORING):
         return {}
     dtype = stage.config["dtype"]
     method = {"reward_train": "reward_model", "reward_score": "reward_model"}.get(stage.kind, "sft")
-    section = TrainingSection.model_validate(plan.recipe.training.model_dump() | {"method": method} | stage.config["training"])
+    shared = plan.recipe.training.model_dump(exclude=set() if method == "sft" else {"steps"})  # of SFT alone
+    section = TrainingSection.model_validate(shared | {"method": method} | stage.config["training"])
     longest = _PROMPT_TOKENS + plan.recipe.sampling.max_tokens
     settings = memory.setting(section, dtype, device.gpu, max(longest, 2 * section.batch_size * longest))
     if stage.kind in _SCORING:

@@ -54,8 +54,8 @@ def test_worked_examples_come_from_the_training_split_of_the_same_set():
 @pytest.mark.parametrize("people", [[2], [3], [2, 3], [5]])
 def test_puzzles_are_shown_with_worked_solutions_of_others_as_large(people: list[int]):
     source = SourceSection(source="knights", split="test", limit=30, people=people, variant="leaf")
-    pool = load_problems(**shots_source(source).model_dump(exclude_none=True))
-    evaluation = load_problems(**source.model_dump(exclude_none=True))
+    pool = load_problems(**shots_source(source).settings())
+    evaluation = load_problems(**source.settings())
     chosen = choose_shots(pool, evaluation, SHOTS["knights"])
     assert {int(p.level or 0) for p in chosen} <= set(people)
     assert not {p.core for p in chosen} & {p.core for p in evaluation}

@@ -170,9 +170,10 @@ def test_a_later_iteration_draws_nothing_that_is_there(world: StepWorld) -> None
 
 
 def test_prompts_are_rolled_out_where_samples_come_from_another_policy(world: StepWorld) -> None:
+    with_roots = world.run(world.value_stages(n=4)[0])[1]
     rollouts, steps = world.value_stages(n=4, roots=False)
     metrics = world.run(rollouts)[1]
-    assert metrics["states"] == 33 + 4
+    assert metrics["states"] == with_roots["states"] + 4, "the prompts of four problems"
     assert world.run(steps)[1]["mean_curve_wrong"][0]["value"] != 0.4
 
 
