@@ -21,6 +21,7 @@ _LETTER = 7.2  # width of a letter at 12 px, a wide font's
 _ASIDE = 7.0  # between series at the same place
 _SECOND = "", " second", " third"
 _MARK = 16  # letters of a mark on a scale of names
+_SMALLEST = 1e-290  # below it, steps lose digits or vanish
 _HITS = 120  # marks with a title of their own on one line; of more, evenly spaced ones
 Format = Callable[[float], str]
 
@@ -66,14 +67,19 @@ class Interval(NamedTuple):
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Round values (1, 2, 2.5 or 5 times a power of ten) that cover low to high in about `count` steps."""
-    if not high > low:
-        low, high = low - (abs(low) or 1.0) / 2, high + (abs(high) or 1.0) / 2
+    """Round values (1, 2, 2.5 or 5 times a power of ten) that cover low to high in about `count` steps.
+
+    Values that differ by rounding alone (or by less than a float holds with all its digits) get the ticks of one value.
+    """
+    largest = max(abs(low), abs(high))
+    if not high - low > max(largest, _SMALLEST) * 1e-9:
+        around = largest / 2 if largest > _SMALLEST else 0.5
+        low, high = low - around, high + around
     rough = (high - low) / count
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(s * power for s in (1, 2, 2.5, 5, 10) if s * power >= rough * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(i * step, 12) for i in range(first, last + 1)]
+    return [float(f"{i * step:.12g}") for i in range(first, last + 1)]
 
 
 class Frame:

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markupsafe import Markup
 
@@ -90,6 +90,8 @@ def test_ticks_of_a_known_range() -> None:
     assert ticks(0.13, 0.63) == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
     assert ticks(0, 45, 6) == [0, 10, 20, 30, 40, 50]
     assert ticks(2.0, 2.0)[0] < 2.0 < ticks(2.0, 2.0)[-1]
+    assert ticks(0.0, 4e-13) == [0.0, 1e-13, 2e-13, 3e-13, 4e-13]
+    assert ticks(0.0, 5e-324) == ticks(0.0, 0.0) and ticks(0.3, 0.1 + 0.2) == ticks(0.3, 0.3)
 
 
 def test_places_in_a_picture_by_hand() -> None:
@@ -120,6 +122,8 @@ def test_values_that_are_not_finite_are_left_out() -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(finite, finite), min_size=1, max_size=400))
+@example([(0.0, 5e-324)])
+@example([(0.3, 1.0), (0.1 + 0.2, 1.0)])
 def test_marks_lie_within_the_picture(values: list[tuple[float, float]]) -> None:
     dots = [Point(x, y) for x, y in sorted(values)]
     svg = str(line_chart("t", [Line("x", dots, 0)], x_label="x", y_label="y", size=(600, 300)))
