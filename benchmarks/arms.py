@@ -11,7 +11,7 @@ from typing import Any
 from configs.rows import ProblemScore
 from pipelines.runfolder import RunFolder
 from pipelines.statistics import paired_difference
-from pipelines.store import Artefact, read_rows
+from pipelines.store import Artefact, planned, read_rows
 
 DECODINGS = ("greedy", "sampled")
 
@@ -30,8 +30,7 @@ def metrics(run: RunFolder, kind: str) -> list[dict[str, Any]]:
 
 def artefact_of(run: RunFolder, stage: Mapping[str, Any]) -> Artefact:
     """Where a stage of the run's plan has its rows."""
-    kind, key = stage["kind"], stage["key"]
-    return Artefact(kind, key, Path(run.plan()["store"]) / kind / key)
+    return planned(run.plan(), stage)
 
 
 def shares(run: RunFolder, iteration: int, decoding: str) -> dict[str, float]:

@@ -33,7 +33,7 @@ from configs.rows import Problem, Sample, Score, VerdictRow
 from pipelines.allocation import Race, drop, round_ends
 from pipelines.balance import Point, Pool, Rule, balance_score, choose, per_query, surface
 from pipelines.candidates import candidates, rewards_of, scores_of
-from pipelines.store import Artefact, read_rows
+from pipelines.store import planned, read_rows
 
 TEMPERATURES = tuple(round(0.5 + 0.1 * i, 1) for i in range(8))
 THRESHOLDS = tuple(round(0.1 * i - 1, 1) for i in range(21))
@@ -193,8 +193,7 @@ def real_pools(run: Path, human: bool = False) -> dict[str, dict[float, Pool]]:
             raise SystemExit(f"{run}: its sweep came in rounds; draw the grid with balance.rounds=[1.0] balance.budget=1.0")
 
         def rows(name: str, row: Any, inputs: dict[str, str] = stage["inputs"]) -> list[Any]:
-            source = stages[inputs[name]]
-            return read_rows(Artefact(source["kind"], source["key"], Path(plan["store"]) / source["kind"] / source["key"]), row)
+            return read_rows(planned(plan, stages[inputs[name]]), row)
 
         samples: list[Sample] = rows("samples1", Sample)
         verdicts = {v.sample: v for v in rows("verdicts1", VerdictRow)}

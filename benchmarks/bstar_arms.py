@@ -30,7 +30,7 @@ from benchmarks.record import accelerator, write_results
 from configs.rows import ProblemScore
 from pipelines.runfolder import RunFolder
 from pipelines.statistics import paired_difference
-from pipelines.store import Artefact, read_rows
+from pipelines.store import planned, read_rows
 
 ARMS = ("bstar", "online_rft", "rest_em")
 TEMPERATURES = (0.6, 0.8, 1.0, 1.2)
@@ -87,8 +87,7 @@ def shares(run: RunFolder, who: str, decoding: str) -> dict[str, float]:
     """Share of right answers of every test problem."""
     plan = run.plan()
     stage = next(s for s in plan["stages"] if s["label"] == f"{who}/graded/{decoding}")
-    artefact = Artefact("score", stage["key"], Path(plan["store"]) / "score" / stage["key"])
-    rows: list[ProblemScore] = read_rows(artefact, ProblemScore)
+    rows: list[ProblemScore] = read_rows(planned(plan, stage), ProblemScore)
     return {r.problem: r.correct / r.samples for r in rows}
 
 
@@ -103,7 +102,7 @@ def figures(run: RunFolder, iteration: int, k: int) -> dict[str, tuple[float, fl
     stage = next((s for s in plan["stages"] if s["label"] == f"{who}/graded/sampled/exploration"), None)
     if stage is None:
         raise SystemExit(f"{run.path} ({model}): no metrics of {who}; finish it with `ratchet resume {run.path}`")
-    content = json.loads((Path(plan["store"]) / "exploration" / stage["key"] / "exploration.json").read_text())["overall"]
+    content = json.loads((planned(plan, stage).path / "exploration.json").read_text())["overall"]
     greedy = metrics[f"{who}/graded/greedy"]
     found = {"greedy": (greedy["accuracy"], greedy["low"], greedy["high"])}
     distinct = (f"{what}@{k}-{s}" for what in ("pass", "reward") for s in (2, 4))

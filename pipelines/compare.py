@@ -13,7 +13,7 @@ from configs.rows import ProblemScore
 from pipelines.models import is_run, trained_names
 from pipelines.runfolder import RunFolder
 from pipelines.statistics import mcnemar, paired_bootstrap, paired_difference
-from pipelines.store import Artefact, read_rows
+from pipelines.store import Artefact, planned, read_rows
 
 _SETTINGS = ("mode", "prompt", "sampling")  # what two evaluations should have in common
 
@@ -85,9 +85,9 @@ def measured(name: str) -> Measured:
         have = ", ".join(f"{number}{shown.get(number, '')}" for number in sorted(models))
         raise InputError(f"{folder} has evaluated iterations {have}, not {iteration}")
     for stage in models[wanted].values():
-        if not _artefact(plan, stage).done:
+        if not planned(plan, stage).done:
             raise InputError(f"{folder}: stage {stage['label']} is not finished: ratchet resume {folder}")
-    scores = {where: _artefact(plan, stage) for where, stage in models[wanted].items()}
+    scores = {where: planned(plan, stage) for where, stage in models[wanted].items()}
     return Measured(f"{folder}@{iteration or wanted}" if len(models) > 1 or iteration else folder, scores)
 
 
@@ -176,10 +176,6 @@ def _models(plan: dict[str, Any]) -> dict[int, dict[tuple[str, str], dict[str, A
             model = stages[stage["inputs"]["samples"]]["inputs"].get("model")
             found.setdefault(numbers.get(model, 0), {})[benchmark, decoding] = stage
     return found
-
-
-def _artefact(plan: dict[str, Any], stage: dict[str, Any]) -> Artefact:
-    return Artefact(stage["kind"], stage["key"], Path(plan["store"]) / stage["kind"] / stage["key"])
 
 
 def _flat(differing: dict[str, list[Any]]) -> dict[str, tuple[Any, Any]]:

@@ -16,7 +16,7 @@ from data_gen.problems import load_problems
 from pipelines.compare import shortened
 from pipelines.evaluation import benchmark_sources
 from pipelines.runfolder import RunFolder
-from pipelines.store import Artefact, read_rows
+from pipelines.store import Artefact, planned, read_rows
 
 _TRAINING = ("train", "reward_train")
 
@@ -87,7 +87,6 @@ def _trained(folder: RunFolder) -> tuple[dict[str, int], list[Trained]]:
     from transformers import AutoTokenizer
 
     plan = folder.plan()
-    store = Path(plan["store"])
     stages = {s["key"]: s for s in plan["stages"]}
     read = [stages[key] for s in plan["stages"] if s["kind"] in _TRAINING for key in s["inputs"].values() if key in stages]
     if not any(s["kind"] in _TRAINING for s in plan["stages"]):
@@ -96,7 +95,7 @@ def _trained(folder: RunFolder) -> tuple[dict[str, int], list[Trained]]:
     if not model.is_dir():
         raise InputError(f"the tokenizer of {folder.path} is gone with {model}: ratchet resume {folder.path} brings it back")
     tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
-    cores = _cores(plan, store)
+    cores = _cores(plan)
     counts: dict[str, int] = {}
     texts: list[Trained] = []
     for stage in read:
@@ -110,7 +109,7 @@ def _trained(folder: RunFolder) -> tuple[dict[str, int], list[Trained]]:
 
 
 def _finished(folder: RunFolder, plan: dict[str, Any], stage: dict[str, Any]) -> Artefact:
-    artefact = Artefact(stage["kind"], stage["key"], Path(plan["store"]) / stage["kind"] / stage["key"])
+    artefact = planned(plan, stage)
     if not artefact.done:
         raise InputError(f"{folder.path}: stage {stage['label']} is not finished: ratchet resume {folder.path}")
     return artefact
@@ -145,11 +144,11 @@ def _texts(row: Any, tokenizer: Any) -> Iterator[str]:
         yield text(row.prompt_ids, row.token_ids)
 
 
-def _cores(plan: dict[str, Any], store: Path) -> dict[str, str]:
+def _cores(plan: dict[str, Any]) -> dict[str, str]:
     """Cores of generated problems by id."""
     found: dict[str, str] = {}
     for stage in plan["stages"]:
-        artefact = Artefact(stage["kind"], stage["key"], store / stage["kind"] / stage["key"])
+        artefact = planned(plan, stage)
         if stage["kind"] in ("problems", "decontaminate") and artefact.done:
             found |= {p.id: p.core for p in read_rows(artefact, Problem) if p.core is not None}
     return found

@@ -13,7 +13,7 @@ import msgspec
 from pipelines.live import Live, read_live
 from pipelines.progress import clock, describe_progress
 from pipelines.runfolder import RunFolder
-from pipelines.store import Artefact
+from pipelines.store import Artefact, planned
 
 _SHOWN = ("accuracy", "examples", "samples", "last_loss")
 
@@ -37,7 +37,7 @@ def status_of(path: Path) -> dict[str, Any]:
     last = {e["key"]: e for e in events if "key" in e}
     stages = []
     for s in plan["stages"]:
-        artefact = Artefact(s["kind"], s["key"], store / s["kind"] / s["key"])
+        artefact = planned(plan, s)
         recorded = metrics.get(s["key"])
         done = artefact.done if store.is_dir() else recorded is not None
         event = last.get(s["key"])

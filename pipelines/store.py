@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,11 @@ class Artefact(msgspec.Struct, frozen=True):
     def part(self, shard: int) -> Path:
         """The file of one shard of rows."""
         return self.path / f"part-{shard:05d}.parquet"
+
+
+def planned(plan: Mapping[str, Any], stage: Mapping[str, Any]) -> Artefact:
+    """The artefact of a stage of the plan that a run has recorded, finished or not."""
+    return Artefact(stage["kind"], stage["key"], Path(plan["store"]) / stage["kind"] / stage["key"])
 
 
 class Store:

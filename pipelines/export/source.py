@@ -14,7 +14,7 @@ from configs.rows import ProblemScore
 from configs.schema import Recipe
 from pipelines.models import ResolvedModel, resolve_model, trained_names
 from pipelines.runfolder import RunFolder
-from pipelines.store import Artefact, read_rows
+from pipelines.store import Artefact, planned, read_rows
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Source:
 
     def place(self, stage: dict[str, Any]) -> Artefact:
         """The artefact of a stage, finished or not."""
-        return Artefact(stage["kind"], stage["key"], Path(self.plan["store"]) / stage["kind"] / stage["key"])
+        return planned(self.plan, stage)
 
     def artefact(self, key: str) -> Artefact:
         """A finished artefact of the run by its key."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.runfolder import RunFolder
-from pipelines.store import Artefact
+from pipelines.store import Artefact, planned
 from tests.conftest import TinyRun, write_tiny_recipe
 
 OVERRIDES = (
@@ -30,7 +30,7 @@ def artefact_of(folder: Path, label: str) -> Artefact:
     """The artefact of a stage of a finished run."""
     plan = RunFolder(folder).plan()
     stage = next(s for s in plan["stages"] if s["label"] == label)
-    return Artefact(stage["kind"], stage["key"], Path(plan["store"]) / stage["kind"] / stage["key"])
+    return planned(plan, stage)
 
 
 def choice(folder: Path, label: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from pipelines.cli import app
 from pipelines.export.base import base_of
 from pipelines.export.card import Card
 from pipelines.export.source import Source
-from pipelines.store import Artefact, read_rows
+from pipelines.store import Artefact, planned, read_rows
 from tests.conftest import TinyRun
 from tests.pipelines.test_export_weights import IDS
 
@@ -40,9 +40,9 @@ def export(run: TinyRun, at: str, to: Path, *options: str) -> str:
 
 
 def stored(run: TinyRun, label: str) -> Artefact:
-    stages = json.loads((run.folder / "plan.json").read_text())["stages"]
-    stage = next(s for s in stages if s["label"] == label)
-    return Artefact(stage["kind"], stage["key"], run.store / stage["kind"] / stage["key"])
+    plan = json.loads((run.folder / "plan.json").read_text())
+    stage = next(s for s in plan["stages"] if s["label"] == label)
+    return planned(plan, stage)
 
 
 def test_every_phase_has_its_model(at_home: TinyRun, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from configs.errors import RatchetError
 from configs.rows import Example, Group, Pair, Sample, Score, Step, VerdictRow
 from data_gen.problems import load_problems
 from pipelines.cli import app
-from pipelines.store import Artefact, read_rows
+from pipelines.store import planned, read_rows
 from pipelines.stored import score_file
 from tests.conftest import TinyRun
 
@@ -54,7 +54,7 @@ def stored(run: TinyRun, label: str, row: type) -> list[Any]:
     """Rows of a stage of the run."""
     plan = json.loads((run.folder / "plan.json").read_text())
     stage = next(s for s in plan["stages"] if s["label"] == label)
-    return read_rows(Artefact(stage["kind"], stage["key"], run.store / stage["kind"] / stage["key"]), row)
+    return read_rows(planned(plan, stage), row)
 
 
 def trainer_arguments(folder: Path) -> dict[str, Any]:

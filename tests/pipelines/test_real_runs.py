@@ -9,7 +9,7 @@ import pytest
 
 from configs.rows import ProblemScore
 from pipelines.statistics import paired_difference
-from pipelines.store import Artefact, read_rows
+from pipelines.store import planned, read_rows
 from tests.conftest import DemoRun
 from tests.pipelines.helpers import assert_same, contents, ratchet
 
@@ -27,8 +27,7 @@ def test_the_demo_raises_accuracy_beyond_chance(demo_run: DemoRun) -> None:
     plan = json.loads((demo_run.folder / "plan.json").read_text())
     scores = []
     for stage in (s for s in plan["stages"] if s["kind"] == "score"):
-        artefact = Artefact("score", stage["key"], Path(plan["store"]) / "score" / stage["key"])
-        rows: list[ProblemScore] = read_rows(artefact, ProblemScore)
+        rows: list[ProblemScore] = read_rows(planned(plan, stage), ProblemScore)
         assert len(rows) >= 100
         scores.append([r.correct / r.samples for r in rows])
     gain, low, _ = paired_difference(scores[0], scores[-1], seed=1)
