@@ -31,12 +31,17 @@ def evaluation_recipe(
     """The recipe. For a run folder, all settings (prompt, engine, ...) are those of that run."""
     data, name = model_settings(model, iteration)
     data["name"] = recipe_name("eval", name)
+    return measuring(data, benchmark_sources(benchmarks, limit), overrides, "the evaluation")
+
+
+def measuring(data: dict[str, Any], benchmarks: list[dict[str, Any]], overrides: Sequence[str], where: str) -> Recipe:
+    """The recipe with these settings that trains nothing and measures its model on `benchmarks`. `where`: for errors."""
     data["iterations"], data["phases"] = {"count": 0}, []
     data["data"] = {**data.get("data", {}), "fresh_per_iteration": False}
-    data["evaluation"] = {**data.get("evaluation", {}), "initial": True, "benchmarks": benchmark_sources(benchmarks, limit)}
+    data["evaluation"] = {**data.get("evaluation", {}), "initial": True, "benchmarks": benchmarks}
     for override in overrides:
         apply_override(data, override)
-    return validate(data, "the evaluation")
+    return validate(data, where)
 
 
 def model_settings(model: str, iteration: int | None) -> tuple[dict[str, Any], str]:

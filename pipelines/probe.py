@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 from configs.errors import ConfigError
-from configs.load import apply_override, validate
 from configs.phases import model_names, phases_of
 from configs.schema import Recipe
 from data_gen.knights.puzzles import Variant
-from pipelines.evaluation import model_settings, recipe_name
+from pipelines.evaluation import measuring, model_settings, recipe_name
 from pipelines.models import is_run
 from pipelines.runfolder import RunFolder
 
@@ -58,12 +57,7 @@ def probe_recipe(
         for name, source in sets.items() for variant in (None, *wanted)
     ]  # fmt: skip
     data["name"] = recipe_name("probe", label)
-    data["iterations"], data["phases"] = {"count": 0}, []
-    data["data"] = {**data.get("data", {}), "fresh_per_iteration": False}
-    data["evaluation"] = {**data.get("evaluation", {}), "initial": True, "benchmarks": benchmarks}
-    for override in overrides:
-        apply_override(data, override)
-    return validate(data, "the probe")
+    return measuring(data, benchmarks, overrides, "the probe")
 
 
 def _split(name: str, iteration: int | None) -> tuple[str, int | None]:
