@@ -80,7 +80,7 @@ def _execute(recipe: Recipe, folder_path: Path) -> None:
             run_plan(plan, store, folder, reporter)
             results = write_results(folder_path, plan, store)
             folder.event("run finished")
-            for line in [*accuracy_table(plan, store), *memorisation_report(plan, store, folder_path)]:
+            for line in [*accuracy_table(results), *memorisation_report(plan, store, folder_path)]:
                 reporter.line(line)
             if results is not None:
                 if not plan.trained:

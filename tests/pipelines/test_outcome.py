@@ -3,18 +3,20 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from configs.errors import InputError
 from configs.load import load_recipe
 from configs.rows import ProblemScore
+from pipelines.compare import paired
 from pipelines.models import ResolvedModel
 from pipelines.outcome import accuracy_table
 from pipelines.plan import build, resolve
+from pipelines.results import accuracy, write_results
 from pipelines.runfolder import RunFolder
-from pipelines.statistics import wilson
 from pipelines.status import status_of, status_table
-from pipelines.store import Store, write_rows
+from pipelines.store import Store
 from tests.conftest import TinyRun
 
 
@@ -66,21 +68,23 @@ def test_a_folder_that_is_no_run_or_has_only_begun(tmp_path: Path):
     assert "stopped, 0 of 0" in status_table(status_of(tmp_path / "run"))[0]
 
 
-def test_the_table_shows_each_model_with_its_interval_and_the_paired_gain(tmp_path: Path):
-    recipe = resolve(load_recipe("demo", ["iterations.count=1", "model.dtype=float32"]))
-    plan, store = build(recipe, ResolvedModel("m", tmp_path, "f" * 32)), Store(tmp_path)
-    for stage, right in zip((s for s in plan.stages if s.kind == "score"), (20, 50), strict=True):
-        artefact = store.artefact(stage.kind, stage.key)
-        rows = [
+def test_the_table_shows_each_model_with_its_interval_and_the_paired_gain():
+    first, second = (
+        [
             ProblemScore(id=str(i), parents=[], stage="score", problem=str(i), question="", answer="", samples=1,
                          correct=int(i < right), extracted=None, outcome="", text="")
             for i in range(100)
         ]
-        write_rows(artefact.part(0), rows, ProblemScore)
-        low, high = wilson(right, 100)
-        metrics = {"accuracy": right / 100, "low": low, "high": high, "problems": 100, "mode": "lenient", "sampling": {}}
-        store.finish(artefact, {"metrics": metrics})
-    lines = accuracy_table(plan, store)
+        for right in (20, 50)
+    )
+    of = {"benchmark": "word-problems", "decoding": "greedy"}
+    told = {**of, "mode": "lenient", "sampling": {}}
+    gain = paired(first, second)
+    assert gain is not None
+    lines = accuracy_table({
+        "evaluations": [{"model": "initial", **told, **accuracy(first)}, {"model": "iteration1", **told, **accuracy(second)}],
+        "comparisons": [{"model": "iteration1", **of, **msgspec.structs.asdict(gain)}],
+    })  # fmt: skip
     assert lines[2].split() == ["initial", "word-problems", "greedy", "20.0%", "[13.3%,", "28.9%]", "100"]
     after = lines[3].split()
     assert after[:7] == ["iteration1", "word-problems", "greedy", "50.0%", "[40.4%,", "59.6%]", "100"]
@@ -92,4 +96,5 @@ def test_the_table_shows_each_model_with_its_interval_and_the_paired_gain(tmp_pa
 
 def test_without_benchmarks_there_is_no_table(tmp_path: Path):
     recipe = resolve(load_recipe("demo", ["evaluation.benchmarks=[]", "model.dtype=float32"]))
-    assert accuracy_table(build(recipe, ResolvedModel("m", tmp_path, "f" * 32)), Store(tmp_path)) == []
+    plan = build(recipe, ResolvedModel("m", tmp_path, "f" * 32))
+    assert accuracy_table(write_results(tmp_path, plan, Store(tmp_path))) == []
