@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from data_gen.engine import Engine, EngineConfig, Reloading, open_engine
+from pipelines.stage import Task
 
 _UNREAD = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "_from_model_config")
 
@@ -32,6 +35,16 @@ class _Open:
 
 
 _current: _Open | None = None
+
+
+def engine_config(task: Task, base: Path, sampling: Mapping[str, Any]) -> EngineConfig:
+    """What a task that draws samples needs: `base` weights, and of its `sampling` settings engine, batch_size, max_model_len
+    and stop."""
+    return EngineConfig(
+        kind=sampling["engine"], model=str(base), dtype=task.config["dtype"], batch_size=sampling["batch_size"],
+        max_model_len=sampling["max_model_len"], gpu_memory=task.hints["gpu_memory"], stop=sampling["stop"],
+        max_lora_rank=task.hints["lora_rank"], gpu_shared=task.hints["gpu_shared"],
+    )
 
 
 def engine_for(config: EngineConfig, threads: int) -> Engine:

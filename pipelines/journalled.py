@@ -9,9 +9,8 @@ from pathlib import Path
 import msgspec
 
 from data_gen.engine import Completion, Request
-from pipelines.engines import engine_for
+from pipelines.engines import engine_config, engine_for
 from pipelines.stage import Report, Task
-from pipelines.stages.sample import engine_config
 from pipelines.store import Journal
 
 
@@ -45,7 +44,7 @@ class Generation:
         return {r.id: sorted(self._finished[r.id], key=lambda c: c.index) for r in requests}
 
     def _generate(self, requests: Sequence[Request], total: int) -> None:
-        engine = engine_for(engine_config(self._task, self._base), self._task.hints["threads"])
+        engine = engine_for(engine_config(self._task, self._base, self._task.config), self._task.hints["threads"])
         engine.set_adapter(self._adapter)
         began = time.monotonic()
         before = getattr(engine, "prefill", (0, 0))  # of engines that can tell

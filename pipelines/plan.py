@@ -176,8 +176,8 @@ class Builder:
             config["shaping"] = recipe.reward_model.model_dump(include={"alpha", "aggregation"})
             inputs["reward_model"] = reward_model
         hints = {
-            **self.training_hints(), "gpu_memory": s.gpu_memory, "verifiers": max(1, min(8, cores() - 1)),
-            "lora_rank": 0 if self.full else recipe.training.lora.r,
+            **self.training_hints(), "gpu_memory": s.gpu_memory, "gpu_shared": False,  # the workers' engines rest meanwhile
+            "verifiers": max(1, min(8, cores() - 1)), "lora_rank": 0 if self.full else recipe.training.lora.r,
         }
         return self.add(Stage("train", label, config, inputs, {"base": str(self.model.path)}, hints))
 

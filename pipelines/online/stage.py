@@ -16,7 +16,6 @@ from typing import Any
 from configs.errors import InputError
 from configs.rows import Problem
 from configs.schema import PromptSection, TrainingSection
-from data_gen.engine import EngineConfig
 from data_gen.prompts import PromptEncoder
 from pipelines.files import disk_error, writing
 from pipelines.stage import Report, ShardResult, Task
@@ -28,7 +27,7 @@ _CANARIES = 4
 
 def run_online(task: Task, settings: TrainingSection, base: Path, start: Path | None, report: Report) -> ShardResult:
     """Train online; leaves `model/` and `train.jsonl` in the artefact."""
-    from pipelines.engines import engine_for, forget_weights
+    from pipelines.engines import engine_config, engine_for, forget_weights
     from rewards import VerifierPool
     from trainers.checkpoint import SaveError, saving
     from trainers.loop import memory_errors
@@ -37,7 +36,7 @@ def run_online(task: Task, settings: TrainingSection, base: Path, start: Path | 
     problems = _problems(task)
     dtype = task.config["dtype"]
     encoder = PromptEncoder(base, PromptSection.model_validate(task.config["prompt"]))
-    engine = engine_for(_engine_config(task, base), task.hints["train_threads"])
+    engine = engine_for(engine_config(task, base, task.config["sampling"]), task.hints["train_threads"])
     output = task.artefact.path / ".model.tmp"
     began = time.monotonic()
     try:
@@ -124,12 +123,3 @@ def _problems(task: Task) -> dict[str, Problem]:
     if not rows:
         raise InputError(f"{task.label}: no problems left: set data.train.limit to what the source has")
     return {p.id: p for p in rows}
-
-
-def _engine_config(task: Task, base: Path) -> EngineConfig:
-    sampling = task.config["sampling"]
-    return EngineConfig(
-        kind=sampling["engine"], model=str(base), dtype=task.config["dtype"], batch_size=sampling["batch_size"],
-        max_model_len=sampling["max_model_len"], gpu_memory=task.hints["gpu_memory"], stop=sampling["stop"],
-        max_lora_rank=task.hints["lora_rank"],
-    )

@@ -18,11 +18,11 @@ import msgspec
 from configs.errors import InputError
 from configs.rows import Problem, Sample
 from configs.schema import PromptSection
-from data_gen.engine import Completion, EngineConfig, Request
+from data_gen.engine import Completion, Request
 from data_gen.eval_prompts import shown
 from data_gen.prompts import PromptEncoder, Shot
 from pipelines.balancing import read_choice
-from pipelines.engines import engine_for
+from pipelines.engines import engine_config, engine_for
 from pipelines.stage import Report, ShardResult, ShardRunner, Task, add_metrics, register
 from pipelines.store import Journal, write_rows
 
@@ -51,7 +51,7 @@ class SampleStage:
         temperature = _temperature(task)
         encoder = PromptEncoder(base, PromptSection.model_validate(config["prompt"]))
         shots = _shots(task)
-        engine = engine_for(engine_config(task, base), task.hints["threads"])
+        engine = engine_for(engine_config(task, base, config), task.hints["threads"])
 
         def run(shard: int, report: Report) -> ShardResult:
             size = config["shard_size"]
@@ -115,15 +115,6 @@ def weights_of(task: Task) -> tuple[Path, Path | None]:
         return Path(task.paths["base"]), None
     trained = task.input("model").model
     return (trained, None) if task.config["adapter"] == "full" else (Path(task.paths["base"]), trained)
-
-
-def engine_config(task: Task, base: Path) -> EngineConfig:
-    config = task.config
-    return EngineConfig(
-        kind=config["engine"], model=str(base), dtype=config["dtype"], batch_size=config["batch_size"],
-        max_model_len=config["max_model_len"], gpu_memory=task.hints["gpu_memory"], stop=config["stop"],
-        max_lora_rank=task.hints["lora_rank"], gpu_shared=task.hints["gpu_shared"],
-    )
 
 
 def _samples(task: Task, requests: Sequence[Request], completions: Sequence[Completion]) -> list[Sample]:
