@@ -73,10 +73,15 @@ class SourceSection(Section):
             raise ValueError("source `validation` takes no other key: `data.validation` says how many problems it has")
         return self
 
+    @property
+    def unread(self) -> set[str]:
+        """Keys that came with other sources than this one."""
+        own = {"datasets": TABLES, "knights": KNIGHTS}
+        return {key for source, keys in own.items() if source != self.source for key in keys}
+
     def settings(self) -> dict[str, Any]:
         """What is set, without what belongs to other sources: the arguments of `data_gen.problems.load_problems`."""
-        unread = set[str]() if self.source == "datasets" else TABLES
-        return self.model_dump(exclude=unread, exclude_none=True)
+        return self.model_dump(exclude=self.unread, exclude_none=True)
 
 
 class BenchmarkSection(Section):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import ConfigError
-from configs.evaluation_section import KNIGHTS, TABLES, SourceSection
+from configs.evaluation_section import SourceSection
 from configs.keys import content_key
 from configs.merge import merge
 from data_gen.dataset_source import is_local, pinned
@@ -40,8 +40,7 @@ def problems_stage(label: str, source: SourceSection) -> Stage:
     """The stage that loads a source. Local data is keyed by content: a changed file is another artefact."""
     tables = source.source == "datasets"
     # keys that came with a source are left out of the others, whose artefacts stay what they were
-    unread = (set() if tables else TABLES) | (set() if source.source == "knights" else set(KNIGHTS))
-    config: dict[str, Any] = source.model_dump(exclude={"path"} | unread)
+    config: dict[str, Any] = source.model_dump(exclude={"path", *source.unread})
     if source.path is None:
         return Stage("problems", label, config)
     if tables and not is_local(source.path):
