@@ -328,8 +328,6 @@ class TrainingSection(Section):
         return self
 
 
-
-
 class IterationsSection(Section):
     """How often, and from which weights each iteration trains.
 

@@ -99,7 +99,6 @@ class Reporter:
             self._last = now
             self.line(f"[{self.live.number}/{self.live.total}] {self.live.stage}: {describe(self.live)}")
 
-
     def _draw(self, screen: Screen, folder: Path) -> None:
         from pipelines.screen import progress_view
         from pipelines.status import status_of
