@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from configs.errors import InputError
 
 
 def home() -> Path:
@@ -14,3 +18,11 @@ def home() -> Path:
 def store_root() -> Path:
     """The artefact store, shared by all runs."""
     return home() / "store"
+
+
+def store_of(run: Path, plan: Mapping[str, Any], setting: str) -> Path:
+    """The store of a run with this recorded plan, refused unless it is the one in use. `setting` is what named the run."""
+    root = store_root()
+    if Path(plan["store"]) != root:
+        raise InputError(f"{setting}: {run} keeps its artefacts in {plan['store']}, not in {root}: set RATCHET_HOME")
+    return root

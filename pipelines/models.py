@@ -17,7 +17,7 @@ from configs.errors import InputError
 from configs.keys import content_key
 from configs.schema import ModelSection
 from pipelines.files import exclusively, read_json, sha256_of, write_json, writing
-from pipelines.home import home, store_root
+from pipelines.home import home, store_of
 
 if TYPE_CHECKING:
     from pipelines.shape import Shape
@@ -123,9 +123,7 @@ def _of_run(name: str) -> ResolvedModel:
         shown = f" ({', '.join(names)})" if any(not n.startswith("iteration") for n in names) else ""
         raise InputError(f"model.name: {run} has iterations 1 to {len(plan['trained'])}{shown}, not `{wanted}`")
     key = plan["trained"][numbers[wanted] - 1]
-    if Path(plan["store"]) != store_root():
-        raise InputError(f"model.name: {run} keeps its artefacts in {plan['store']}, not in {store_root()}: set RATCHET_HOME")
-    if not (store_root() / "train" / key / "manifest.json").is_file():
+    if not (store_of(run, plan, "model.name") / "train" / key / "manifest.json").is_file():
         raise InputError(f"model.name: iteration {wanted} of {run} is not finished: ratchet resume {run}")
     base = ModelSection.model_validate(yaml.safe_load((run / "recipe.yaml").read_text())["model"])
     resolved = resolve_model(base)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from configs.errors import ConfigError, InputError
 from pipelines import plan_pairs
 from pipelines.files import read_json
-from pipelines.home import store_root
+from pipelines.home import store_of
 from pipelines.stage import Stage
 
 if TYPE_CHECKING:
@@ -127,9 +127,7 @@ def trained_elsewhere(run: Path, kind: str, fingerprint: str) -> tuple[Stage, di
     keys = [s["key"] for s in plan["stages"] if s["kind"] == "reward_train"]
     if not keys:
         raise InputError(f"reward_model.run: {run} trains no reward model")
-    if (root := store_root()) != Path(plan["store"]):
-        raise InputError(f"reward_model.run: {run} keeps its artefacts in {plan['store']}, not in {root}: set RATCHET_HOME")
-    manifest = root / "reward_train" / keys[-1] / "manifest.json"
+    manifest = store_of(run, plan, "reward_model.run") / "reward_train" / keys[-1] / "manifest.json"
     if not manifest.is_file():
         raise InputError(f"reward_model.run: the reward model of {run} is not finished: ratchet resume {run}")
     config = read_json(manifest)["config"]
