@@ -10,13 +10,13 @@ import difflib
 import logging
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from configs.errors import ConfigError, InputError
 from configs.rows import Problem
-from data_gen.fields import MAX_REPORTED, BadRowError, refuse, text_field
+from data_gen.fields import MAX_REPORTED, BadRowError, collect, refuse, text_field
 from data_gen.problems import gsm8k_answer, last_boxed
 
 if TYPE_CHECKING:
@@ -89,7 +89,11 @@ def load_dataset_problems(
         used = {field: column for field, column in columns.items() if column is not None}
         rows = table.select_columns(sorted(set(used.values())))
         name = "/".join([_stem(path), *([config] if config else []), split])
-        problems, bad = _problems(rows, used, name, split, extract)  # type: ignore[arg-type]  # rows are dicts
+
+        def problem_of(number: int, row: dict[str, Any]) -> Problem:
+            return _problem({field: row[column] for field, column in used.items()}, f"{name}/{number}", split, extract)
+
+        problems, bad = collect(enumerate(rows), "row", problem_of)
         total = len(rows)
     if bad and (bad_rows == "error" or not problems):
         error = refuse(where, bad, "row")
@@ -100,26 +104,6 @@ def load_dataset_problems(
     if not problems:
         raise InputError(f"{where}: split {split} has no rows")
     return problems
-
-
-def _problems(
-    rows: Iterable[dict[str, Any]], columns: Mapping[str, str], name: str, split: str, extract: str
-) -> tuple[list[Problem], list[str]]:
-    """Problems, and what is wrong with the rows that are none."""
-    problems: list[Problem] = []
-    row_of: dict[str, int] = {}
-    bad: list[str] = []
-    for number, row in enumerate(rows):
-        try:
-            problem = _problem({field: row[column] for field, column in columns.items()}, f"{name}/{number}", split, extract)
-            if problem.id in row_of:
-                raise BadRowError(f"id {problem.id!r} is already used in row {row_of[problem.id]}")
-        except BadRowError as error:
-            bad.append(f"row {number}: {error}")
-        else:
-            row_of[problem.id] = number
-            problems.append(problem)
-    return problems, bad
 
 
 def _problem(record: dict[str, Any], default_id: str, split: str, extract: str) -> Problem:

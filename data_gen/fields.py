@@ -1,13 +1,14 @@
-"""Text fields of a user's rows, checked: what is wrong is said in words, for all rows at once."""
+"""A user's rows, checked: what is wrong is said in words, for all rows at once."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Literal
 
 from configs.errors import InputError
+from configs.rows import Problem
 
 MAX_REPORTED = 5
 
@@ -20,6 +21,27 @@ _ALLOWED: dict[str, tuple[tuple[type, ...], str]] = {
 
 class BadRowError(Exception):
     """What is wrong with one row of a user's data."""
+
+
+def collect(
+    rows: Iterable[tuple[int, Any]], unit: str, problem_of: Callable[[int, Any], Problem]
+) -> tuple[list[Problem], list[str]]:
+    """Problems of numbered rows, and what is wrong with the rows that are none: they raise BadRowError or repeat an id.
+    `unit`: "line" or "row"."""
+    problems: list[Problem] = []
+    number_of: dict[str, int] = {}
+    bad: list[str] = []
+    for number, row in rows:
+        try:
+            problem = problem_of(number, row)
+            if problem.id in number_of:
+                raise BadRowError(f"id {problem.id!r} is already used in {unit} {number_of[problem.id]}")
+        except BadRowError as error:
+            bad.append(f"{unit} {number}: {error}")
+        else:
+            number_of[problem.id] = number
+            problems.append(problem)
+    return problems, bad
 
 
 def text_field(

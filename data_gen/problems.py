@@ -29,7 +29,7 @@ from configs.errors import ConfigError, InputError
 from configs.keys import derive_seed
 from configs.rows import Problem
 from data_gen import procedural
-from data_gen.fields import BadRowError, kind_of, refuse, text_field
+from data_gen.fields import BadRowError, collect, kind_of, refuse, text_field
 from data_gen.knights import puzzles as knights
 
 DATA_VARIABLE = "RATCHET_DATA"
@@ -302,19 +302,7 @@ def _load_jsonl(path: Path, split: str) -> list[Problem]:
     if not path.is_file():
         raise InputError(f"{path} does not exist or is not a file")
     stem = path.name.removesuffix(".gz").removesuffix(".jsonl")
-    problems: list[Problem] = []
-    line_of: dict[str, int] = {}
-    bad: list[str] = []
-    for number, line in _lines(path):
-        try:
-            problem = _own_problem(line, f"{stem}/{split}/{number}", split)
-            if problem.id in line_of:
-                raise BadRowError(f"id {problem.id!r} is already used in line {line_of[problem.id]}")
-        except BadRowError as error:
-            bad.append(f"line {number}: {error}")
-        else:
-            line_of[problem.id] = number
-            problems.append(problem)
+    problems, bad = collect(_lines(path), "line", lambda n, line: _own_problem(line, f"{stem}/{split}/{n}", split))
     if bad:
         raise refuse(str(path), bad, "line")
     if not problems:
