@@ -1,10 +1,14 @@
-"""A user's rows, checked: what is wrong is said in words, for all rows at once."""
+"""A user's rows: their file opened, their fields checked; what is wrong is said in words, for all rows at once."""
 
 from __future__ import annotations
 
+import gzip
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, Literal
 
 from configs.errors import InputError
@@ -21,6 +25,16 @@ _ALLOWED: dict[str, tuple[tuple[type, ...], str]] = {
 
 class BadRowError(Exception):
     """What is wrong with one row of a user's data."""
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Iterable[bytes]]:
+    """The lines of a file; one ending in .gz is unpacked, and refused where it is damaged. Raises OSError, too."""
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+            yield file
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: damaged or not gzip ({error}); fetch or write the file again") from error
 
 
 def collect(

@@ -12,13 +12,11 @@ MATH-500 (the test subset of Lightman et al. 2023, arXiv:2305.20050).
 from __future__ import annotations
 
 import difflib
-import gzip
 import json
 import logging
 import os
 import random
 import re
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
@@ -29,7 +27,7 @@ from configs.errors import ConfigError, InputError
 from configs.keys import derive_seed
 from configs.rows import Problem
 from data_gen import procedural
-from data_gen.fields import BadRowError, collect, kind_of, refuse, text_field
+from data_gen.fields import BadRowError, collect, kind_of, opened, refuse, text_field
 from data_gen.knights import puzzles as knights
 
 DATA_VARIABLE = "RATCHET_DATA"
@@ -279,12 +277,10 @@ def _hub_records(source: str, split: str) -> Iterator[dict[str, Any]]:
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """(line number from 1, bytes) of the lines that are not blank; a file ending in .gz is unpacked."""
     try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+        with opened(path) as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     yield number, line
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: damaged or not gzip ({error}); fetch or write the file again") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
 

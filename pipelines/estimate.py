@@ -7,7 +7,6 @@ none, rough figures by device, said to be guesses. Memory is that of the largest
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import msgspec
 
 from configs.schema import ONLINE, TrainingSection
+from data_gen.fields import opened
 from pipelines import memory
 from pipelines.hardware import cores, gpu, memory_bytes
 from pipelines.plan import Plan
@@ -194,8 +194,7 @@ def _problems(stage: Stage) -> int:
     if stage.config["source"] == "datasets":
         return 0
     if stage.config["source"] == "jsonl":
-        path = Path(stage.paths["path"])
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
+        with opened(Path(stage.paths["path"])) as lines:
             return sum(1 for line in lines if line.strip())
     source, test = stage.config["source"], stage.config["split"] == "test"
     return {"gsm8k": 1319 if test else 7473, "math": 5000 if test else 7498, "math500": 500}[source]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import math
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from configs.errors import InputError
+from data_gen.fields import opened
 from pipelines.picks import Answers, sigmoid_weight, table
 from rewards import Mode, Verdict, VerifierPool, extract, verify
 from rewards.voting import group_equal
@@ -98,7 +97,7 @@ def _checked(path: Path) -> Iterator[Stored]:
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
     """Lines that are not blank, and where they are."""
     try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as handle:
+        with opened(path) as handle:
             for number, line in enumerate(handle, start=1):
                 try:
                     text = line.decode()  # line by line: a text file reads ahead, and its error would name another line
@@ -106,8 +105,6 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
                     raise InputError(f"{path}:{number}: not UTF-8 text ({error.reason})") from error
                 if text.strip():
                     yield text, f"{path}:{number}"
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: damaged or not gzip ({error}); fetch or write the file again") from error
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from error
 
