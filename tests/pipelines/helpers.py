@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,37 @@ def ratchet(*arguments: str, home: Path, cwd: Path, check: bool = True, **extra:
     if check:
         assert done.returncode == 0, done.stdout + done.stderr
     return done
+
+
+def start(recipe: Path, folder: Path, home: Path) -> subprocess.Popen[str]:
+    """`ratchet run` of a recipe in a folder, or `ratchet resume` where it has begun, in a process group of its own."""
+    resuming = (folder / "plan.json").exists()
+    arguments = ["resume", str(folder)] if resuming else ["run", str(recipe), "--run-dir", str(folder)]
+    return subprocess.Popen(
+        [*COMMAND, *arguments], env=environment(home), cwd=folder.parent, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )
+
+
+def assert_kills_change_nothing(
+    recipe: Path, folder: Path, reached: Callable[[Path, int], bool], steps: Sequence[int]
+) -> None:
+    """A run that is killed when each of these steps is `reached` in its home, and resumed, ends like a calm one."""
+    calm = start(recipe, folder / "calm-run", folder / "calm")
+    _, errors = calm.communicate()
+    assert calm.returncode == 0, errors
+    home = folder / "killed"
+    for step in steps:
+        process = start(recipe, folder / "killed-run", home)
+        while process.poll() is None and not reached(home, step):
+            time.sleep(0.002)
+        assert process.poll() is None, "the run ended before it could be killed"
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    last = start(recipe, folder / "killed-run", home)
+    _, errors = last.communicate()
+    assert last.returncode == 0, errors
+    assert_same(contents(folder / "calm"), contents(home))
 
 
 def environment(home: Path, **extra: str) -> dict[str, str]:

@@ -19,7 +19,7 @@ from configs.rows import Sample
 from pipelines.runfolder import RunFolder
 from pipelines.store import Artefact, read_rows
 from tests.conftest import TinyRun
-from tests.pipelines.helpers import COMMAND, assert_same, contents, environment, ratchet
+from tests.pipelines.helpers import assert_same, contents, ratchet, start
 from tests.pipelines.phase_world import write_phase_recipe
 
 KILLS = int(os.environ.get("RATCHET_TEST_KILLS", "10"))
@@ -86,13 +86,8 @@ def _run_under_fire(recipe: Path, folder: Path, home: Path, limit: int, seconds:
     finished: dict[str, tuple[int, int]] = {}
     code = -1
     while code != 0:
-        resuming = (folder / "plan.json").exists()
-        arguments = ["resume", str(folder)] if resuming else ["run", str(recipe), "--run-dir", str(folder)]
         before = _written(home)
-        process = subprocess.Popen(
-            [*COMMAND, *arguments], env=environment(home), cwd=folder.parent, start_new_session=True,
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        )
+        process = start(recipe, folder, home)
         if kills < limit:
             if rng.random() < 0.8:  # somewhere in the work; else anywhere, imports included
                 _wait_for_work(process, home, before)

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +13,7 @@ import torch
 from configs.errors import ConfigError
 from configs.load import load_recipe
 from tests.pipelines.digits import make_guesser, write_digits_recipe
-from tests.pipelines.helpers import COMMAND, assert_same, contents, environment
+from tests.pipelines.helpers import assert_kills_change_nothing
 
 T1 = (
     "training.method=rloo", "training.rl.kl=sequence", "training.rl.anchor_decay=0.9", "training.rl.entropy=0.001",
@@ -89,29 +85,10 @@ def test_a_killed_training_ends_with_the_same_weights(guesser: Path, tmp_path: P
         "training.learning_rate=0.0005", *options,
     )  # fmt: skip
 
-    def start(home: Path, folder: Path) -> subprocess.Popen[str]:
-        resuming = (folder / "plan.json").exists()
-        arguments = ["resume", str(folder)] if resuming else ["run", str(recipe), "--run-dir", str(folder)]
-        return subprocess.Popen(
-            [*COMMAND, *arguments], env=environment(home), cwd=tmp_path, start_new_session=True,
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        )
+    def sampled(home: Path, step: int) -> bool:
+        return bool(list(home.glob(f"store/train/*/work/rollouts-{step:06d}.jsonl")))
 
-    calm = start(tmp_path / "calm", tmp_path / "calm-run")
-    _, errors = calm.communicate()
-    assert calm.returncode == 0, errors
-    home = tmp_path / "killed"
-    for step in (2, 8, 17):
-        process = start(home, tmp_path / "killed-run")
-        while process.poll() is None and not list(home.glob(f"store/train/*/work/rollouts-{step:06d}.jsonl")):
-            time.sleep(0.002)
-        assert process.poll() is None, "the run ended before it could be killed"
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-    last = start(home, tmp_path / "killed-run")
-    _, errors = last.communicate()
-    assert last.returncode == 0, errors
-    assert_same(contents(tmp_path / "calm"), contents(home))
+    assert_kills_change_nothing(recipe, tmp_path, sampled, (2, 8, 17))
 
 
 def test_samples_of_a_finished_step_are_not_drawn_again(

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import signal
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +25,7 @@ from pipelines.online.step_values import credit_steps
 from pipelines.store import Journal
 from rewards import VerifierPool
 from tests.pipelines.digits import QUESTIONS, TWO_LINES, make_guesser, write_digits_recipe
-from tests.pipelines.helpers import COMMAND, assert_same, contents, environment
+from tests.pipelines.helpers import assert_kills_change_nothing, assert_same, contents
 from tests.pipelines.test_online import run
 
 STEPS = ("training.method=reinforce", "training.rl.step_rollouts=4", "sampling.max_tokens=6")
@@ -235,30 +231,7 @@ def test_a_training_killed_between_rollouts_ends_with_the_same_weights(copier: P
         tmp_path / "digits.yaml", copier, *STEPS, "training.rl.steps=24", "training.checkpoint_every=5",
         "training.learning_rate=0.0002", "sampling.batch_size=16",
     )  # fmt: skip
-
-    def start(home: Path, folder: Path) -> subprocess.Popen[str]:
-        resuming = (folder / "plan.json").exists()
-        arguments = ["resume", str(folder)] if resuming else ["run", str(recipe), "--run-dir", str(folder)]
-        return subprocess.Popen(
-            [*COMMAND, *arguments], env=environment(home), cwd=tmp_path, start_new_session=True,
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-
-    calm = start(tmp_path / "calm", tmp_path / "calm-run")
-    _, errors = calm.communicate()
-    assert calm.returncode == 0, errors
-    home = tmp_path / "killed"
-    for step in (1, 8, 16):
-        process = start(home, tmp_path / "killed-run")
-        while process.poll() is None and not _rolling_out(home, step):
-            time.sleep(0.002)
-        assert process.poll() is None, "the run ended before it could be killed"
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-    last = start(home, tmp_path / "killed-run")
-    _, errors = last.communicate()
-    assert last.returncode == 0, errors
-    assert_same(contents(tmp_path / "calm"), contents(home))
+    assert_kills_change_nothing(recipe, tmp_path, _rolling_out, (1, 8, 16))
 
 
 def _rolling_out(home: Path, step: int) -> bool:
