@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,40 @@ from pipelines.runfolder import RunFolder
 from pipelines.statistics import paired_difference
 from pipelines.store import Artefact, planned, read_rows
 
+HERE = Path(__file__).parent
 DECODINGS = ("greedy", "sampled")
+
+
+def ratchet(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "pipelines.cli", *arguments], check=True)
 
 
 def run_arm(recipe: Path, folder: Path, overrides: Sequence[str]) -> RunFolder:
     """The finished run of `recipe` with `overrides` in `folder`; goes on where it was."""
-    command = [sys.executable, "-m", "pipelines.cli", "run", str(recipe), "--run-dir", str(folder), *overrides]
-    subprocess.run(command, check=True)
+    ratchet("run", str(recipe), "--run-dir", str(folder), *overrides)
     return RunFolder.existing(folder)
+
+
+def parser_of(
+    name: str, doc: str | None, arms: Collection[str], default: Collection[str] = ()
+) -> argparse.ArgumentParser:
+    """The command line of a benchmark: the model to begin from, settings, arms (by default all), and where runs and results
+    go."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    parser.add_argument("--arms", nargs="+", choices=list(arms), default=list(default or arms))
+    parser.add_argument("--folder", type=Path, default=Path("runs") / name.replace("_", "-"))
+    parser.add_argument("--output", type=Path, default=HERE / "results" / f"{name}.json")
+    return parser
+
+
+def run_arms(name: str, a: argparse.Namespace, arms: Mapping[str, Sequence[str]]) -> dict[str, RunFolder]:
+    """Finished runs of `NAME.yaml`, one for each of `arms` with its settings; `a`: what `parser_of` has read."""
+    return {
+        arm: run_arm(HERE / f"{name}.yaml", a.folder / arm, [f"model.name={a.model}", *settings, *a.overrides])
+        for arm, settings in arms.items()
+    }
 
 
 def metrics(run: RunFolder, kind: str) -> list[dict[str, Any]]:

@@ -19,18 +19,16 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from benchmarks.arms import ratchet, shares
 from benchmarks.record import accelerator, write_results
-from configs.rows import ProblemScore
 from pipelines.runfolder import RunFolder
 from pipelines.statistics import paired_difference
-from pipelines.store import planned, read_rows
+from pipelines.store import planned
 
 ARMS = ("bstar", "online_rft", "rest_em")
 TEMPERATURES = (0.6, 0.8, 1.0, 1.2)
@@ -81,14 +79,6 @@ def commands(
                 f"iterations={{count: {size['count']}, scheme: {arm}}}", *more,
             ])  # fmt: skip
     return result
-
-
-def shares(run: RunFolder, who: str, decoding: str) -> dict[str, float]:
-    """Share of right answers of every test problem."""
-    plan = run.plan()
-    stage = next(s for s in plan["stages"] if s["label"] == f"{who}/graded/{decoding}")
-    rows: list[ProblemScore] = read_rows(planned(plan, stage), ProblemScore)
-    return {r.problem: r.correct / r.samples for r in rows}
 
 
 def figures(run: RunFolder, iteration: int, k: int) -> dict[str, tuple[float, float, float]]:
@@ -151,7 +141,7 @@ def report(folder: Path, size: dict[str, int], arms: Sequence[str], seeds: Seque
 
 
 def _mean_shares(runs: Sequence[RunFolder], iteration: int, decoding: str) -> dict[str, float]:
-    each = [shares(run, f"iteration{iteration}", decoding) for run in runs]
+    each = [shares(run, iteration, decoding) for run in runs]
     return {p: fmean(s[p] for s in each) for p in each[0]}
 
 
@@ -172,7 +162,7 @@ def main() -> None:
     for words in commands(a.folder.absolute(), size, a.arms, a.seeds, a.set):
         print("ratchet", shlex.join(words), flush=True)
         if a.what == "run":
-            subprocess.run([sys.executable, "-m", "pipelines.cli", *words], check=True)
+            ratchet(*words)
 
 
 if __name__ == "__main__":

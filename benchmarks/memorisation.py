@@ -10,19 +10,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.arms import ratchet
 from benchmarks.record import accelerator, write_results
 
 ARMS: dict[str, tuple[str, ...]] = {"answer": (), "steps": ("sampling.max_tokens=96",)}
 RUNS = Path("runs")
-
-
-def ratchet(*arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "pipelines.cli", *arguments], check=True)
 
 
 def probe(run: Path, iteration: int, limit: int) -> list[dict[str, Any]]:

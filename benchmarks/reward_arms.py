@@ -8,14 +8,11 @@ Everything is measured on test problems; chance of a pair is one half.
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
 from typing import Any
 
-from benchmarks.arms import metrics, run_arm
+from benchmarks.arms import metrics, parser_of, run_arms
 from benchmarks.record import accelerator, write_results
 
-HERE = Path(__file__).parent
 ARMS: dict[str, list[str]] = {
     "outcome": [],
     "pairs": ["reward_model.loss=pairs"],
@@ -47,17 +44,8 @@ def rows_of(arm: str, found: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
-    parser.add_argument("--folder", type=Path, default=Path("runs/reward-arms"))
-    parser.add_argument("--output", type=Path, default=HERE / "results" / "reward_arms.json")
-    a = parser.parse_intermixed_args()
-    runs = {
-        arm: run_arm(HERE / "reward_arms.yaml", a.folder / arm, [f"model.name={a.model}", *ARMS[arm], *a.overrides])
-        for arm in a.arms
-    }
+    a = parser_of("reward_arms", __doc__, ARMS).parse_intermixed_args()
+    runs = run_arms("reward_arms", a, {arm: ARMS[arm] for arm in a.arms})
     rows = [row for arm, run in runs.items() for row in rows_of(arm, metrics(run, "reward_eval")[-1])]
     kinds = ("reward_data", "reward_train", "reward_eval")
     more = {"arms": {arm: {k: metrics(run, k) for k in kinds} for arm, run in runs.items()}}

@@ -7,39 +7,30 @@ store already is not computed again.
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.arms import metrics, run_arm
 from benchmarks.record import accelerator, write_results
 
 RECIPE = Path(__file__).parent / "rise_arms.yaml"
 ARMS = ("both", "full_only", "edited_only")
 
 
-def run_arm(arm: str, model: str, overrides: list[str]) -> dict[str, Any]:
+def figures(arm: str, model: str, overrides: list[str]) -> dict[str, Any]:
     """Figures of one arm, from the metrics of its run."""
-    folder = Path("runs") / f"rise-{arm}"
-    command = [
-        sys.executable, "-m", "pipelines.cli", "run", str(RECIPE), "--run-dir", str(folder), f"model.name={model}",
-        f"pairs.rise.arm={arm}", *overrides,
-    ]
-    subprocess.run(command, check=True)
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    by_kind: dict[str, list[dict[str, Any]]] = {}
-    for line in lines:
-        by_kind.setdefault(line["kind"], []).append(line)
-    before, after = by_kind["score"][0], by_kind["score"][-1]
-    return {"arm": arm, "before": before, "after": after, "pairs": by_kind["pairs"][-1], "train": by_kind["train"][-1]}
+    run = run_arm(RECIPE, Path("runs") / f"rise-{arm}", [f"model.name={model}", f"pairs.rise.arm={arm}", *overrides])
+    scores = metrics(run, "score")
+    before, after = scores[0], scores[-1]
+    return {"arm": arm, "before": before, "after": after, **{kind: metrics(run, kind)[-1] for kind in ("pairs", "train")}}
 
 
 def main() -> None:
     if len(sys.argv) < 2:
         raise SystemExit(__doc__)
     model, overrides = sys.argv[1], sys.argv[2:]
-    arms = [run_arm(arm, model, overrides) for arm in ARMS]
+    arms = [figures(arm, model, overrides) for arm in ARMS]
     rows = []
     for a in arms:
         score, before = a["after"], a["before"]

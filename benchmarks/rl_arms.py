@@ -9,17 +9,13 @@ and its greedy solution, the others draw four samples: the same number of comple
 
 from __future__ import annotations
 
-import argparse
 import json
-from pathlib import Path
 from statistics import fmean
-from typing import Any
 
-from benchmarks.arms import artefact_of, changes, difference, metrics, run_arm
+from benchmarks.arms import artefact_of, changes, difference, metrics, parser_of, run_arms
 from benchmarks.record import accelerator, write_results
 from pipelines.runfolder import RunFolder
 
-HERE = Path(__file__).parent
 ARMS: dict[str, list[str]] = {
     "remax": ["training.method=remax", "sampling.n=3"],
     "rloo": ["training.method=rloo"],
@@ -76,29 +72,19 @@ def svg(curves: dict[str, list[list[dict[str, float]]]], width: int = 640, heigh
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=["remax", "rloo"])
+    parser = parser_of("rl_arms", __doc__, ARMS, ["remax", "rloo"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--folder", type=Path, default=Path("runs/rl-arms"))
-    parser.add_argument("--output", type=Path, default=HERE / "results" / "rl_arms.json")
     a = parser.parse_intermixed_args()
-    runs = {
-        (arm, seed): run_arm(
-            HERE / "rl_arms.yaml", a.folder / f"{arm}-{seed}",
-            [f"model.name={a.model}", f"seed={seed}", *ARMS[arm], *a.overrides],
-        )
-        for seed in a.seeds for arm in a.arms
-    }  # fmt: skip
-    rows = [row for (arm, seed), run in runs.items() for row in changes(f"{arm}, seed {seed}", run)]
+    each = [(arm, seed) for seed in a.seeds for arm in a.arms]
+    runs = run_arms("rl_arms", a, {f"{arm}-{seed}": [f"seed={seed}", *ARMS[arm]] for arm, seed in each})
+    rows = [row for arm, seed in each for row in changes(f"{arm}, seed {seed}", runs[f"{arm}-{seed}"])]
     for seed in a.seeds:
-        if (("remax", seed) in runs) and (("rloo", seed) in runs):
-            rows += difference((f"remax, seed {seed}", f"rloo, seed {seed}"), (runs["remax", seed], runs["rloo", seed]))
-    curves = {arm: [history(runs[arm, seed]) for seed in a.seeds] for arm in a.arms}
+        if "remax" in a.arms and "rloo" in a.arms:
+            rows += difference((f"remax, seed {seed}", f"rloo, seed {seed}"), (runs[f"remax-{seed}"], runs[f"rloo-{seed}"]))
+    curves = {arm: [history(runs[f"{arm}-{seed}"]) for seed in a.seeds] for arm in a.arms}
     a.output.with_suffix(".svg").write_text(svg(curves), encoding="utf-8")
-    more: dict[str, Any] = {"train": {f"{arm}-{seed}": metrics(run, "train") for (arm, seed), run in runs.items()}}
-    write_results(a.output, "rl_arms", rows, ("torch", "transformers", "peft"), accelerator(), **more, curves=curves)
+    train = {label: metrics(run, "train") for label, run in runs.items()}
+    write_results(a.output, "rl_arms", rows, ("torch", "transformers", "peft"), accelerator(), train=train, curves=curves)
 
 
 if __name__ == "__main__":

@@ -8,17 +8,15 @@ and step_arms.svg, the value curves of the samples that were rolled out. What is
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.arms import artefact_of, changes, difference, metrics, run_arm
+from benchmarks.arms import artefact_of, changes, difference, metrics, parser_of, run_arms
 from benchmarks.record import accelerator, write_results
 from data_gen.step_curves import svg
 from pipelines.runfolder import RunFolder
 
-HERE = Path(__file__).parent
 DPO = [
     "training.method=dpo", "training.learning_rate=5e-5",
     "training.dpo={beta: 0.2, nll: 0.2, validation_fraction: 0.1}", "pairs.kind=per_step",
@@ -44,17 +42,8 @@ def draw_curves(run: RunFolder, path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
-    parser.add_argument("--folder", type=Path, default=Path("runs/step-arms"))
-    parser.add_argument("--output", type=Path, default=HERE / "results" / "step_arms.json")
-    a = parser.parse_intermixed_args()
-    runs = {
-        arm: run_arm(HERE / "step_arms.yaml", a.folder / arm, [f"model.name={a.model}", *ARMS[arm], *a.overrides])
-        for arm in a.arms
-    }
+    a = parser_of("step_arms", __doc__, ARMS).parse_intermixed_args()
+    runs = run_arms("step_arms", a, {arm: ARMS[arm] for arm in a.arms})
     rows = [row for arm, run in runs.items() for row in changes(WHAT[arm], run)]
     for arm in VALUED:
         if arm in runs and "full" in runs:
