@@ -10,7 +10,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -117,13 +117,13 @@ def register(kind: StageKind) -> StageKind:
     return kind
 
 
+@cache
 def kinds() -> Mapping[str, StageKind]:
-    """All stage kinds; imports every module in `pipelines.stages` the first time."""
-    if not _KINDS:
-        import pipelines.stages as package
+    """All stage kinds; imports every module in `pipelines.stages` the first time, also when some are there already."""
+    import pipelines.stages as package
 
-        for module in pkgutil.iter_modules(package.__path__):
-            importlib.import_module(f"{package.__name__}.{module.name}")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
     return _KINDS
 
 

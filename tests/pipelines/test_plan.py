@@ -13,7 +13,7 @@ from configs.schema import ModelSection
 from pipelines.models import ResolvedModel, resolve_model
 from pipelines.plan import Builder, Plan, build, resolve
 from pipelines.plan_pairs import values
-from pipelines.stage import Stage
+from pipelines.stage import Stage, kinds
 
 MODEL = ResolvedModel("m", Path("/nowhere"), "f" * 32)
 TWO = ("iterations.count=2", "model.dtype=float32", "sampling.engine=transformers")
@@ -338,3 +338,9 @@ def test_metrics_of_exploration_are_measured_where_asked_for():
         "iteration2/exploration", "iteration2/word-problems/sampled/exploration",
     ]
     assert set(stage(plan, "iteration1/exploration").inputs) == {"problems", "samples", "verdicts", "examples", "scores"}
+
+
+def test_all_kinds_of_stages_are_known_also_when_one_was_imported_before() -> None:
+    code = "import pipelines.stages.train; from pipelines.stage import kinds; print(*sorted(kinds()))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert found == sorted(kinds()) and {"problems", "sample", "train"} <= set(found)
