@@ -155,7 +155,10 @@ def judge(edits: Sequence[Edit], problems: Sequence[Problem]) -> list[Judged]:
 
 
 def precision(cases: Sequence[Judged], accepted: Sequence[bool]) -> dict[str, Any]:
-    """Share of accepted edits that are wrong, among those where the calculator can tell, with a Wilson interval."""
+    """Share of accepted edits that are wrong, among those where the calculator can tell, with a Wilson interval.
+
+    The edits of one solution are counted as if they were of several: where they are alike, the interval is too narrow.
+    """
     told = [c.wrong for c, yes in zip(cases, accepted, strict=True) if yes and c.wrong is not None]
     if not told:
         return {"value": None, "low": None, "high": None, "n": 0, "untold": sum(accepted)}

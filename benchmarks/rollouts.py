@@ -16,6 +16,7 @@ import argparse
 import random
 import statistics
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from data_gen.step_values import Chain, Tally, chain, curve, tally
 from data_gen.steps import decode
 from pipelines.hardware import resolve_dtype
 from pipelines.models import resolve_model
-from pipelines.statistics import wilson
+from pipelines.statistics import clustered, wilson
 from rewards import verify
 from tests.data_gen.chains import ToyPolicy, toy_chain, wrong_curve
 
@@ -65,19 +66,19 @@ def simulated(samples: int, runs: int) -> list[dict[str, Any]]:
         ("sequential, n = 8", Allocation(8, sequential=True), True),
         ("sequential, n = 16", Allocation(16, sequential=True), True),
     ):  # fmt: skip
-        drawn = wrong = 0
+        drawn, wrong = 0, Counter[str]()
         for seed in range(runs):
             policy = ToyPolicy(values, seed)
             tallies, _ = policy.run(chains, allocation)
             drawn += policy.drawn if share else allocation.n * sum(len(c.inner) for c in chains)
-            wrong += sum(curve(c, tallies, allocation.n, 1, wilson).pit != truth[c.sample.id] for c in chains)
+            wrong.update(c.sample.id for c in chains if curve(c, tallies, allocation.n, 1, wilson).pit != truth[c.sample.id])
         each, count = drawn / (runs * samples), runs * samples
         naive = naive or each
-        low, high = wilson(wrong, count)
+        low, high = clustered([wrong[c.sample.id] / runs for c in chains], count)  # each chain is drawn in every run
         rows.append({
             "what": f"rollouts a wrong sample, {name}", "ours": round(each, 2), "peer": round(naive, 2), "peer_name": "naive",
             "ratio": round(each / naive, 4), "unit": "rollouts", "n": count,
-            "note": f"wrong pit {wrong / count:.3f} [{low:.3f}, {high:.3f}]",
+            "note": f"wrong pit {wrong.total() / count:.3f} [{low:.3f}, {high:.3f}]",
         })  # fmt: skip
     return rows
 

@@ -92,5 +92,7 @@ def benchmark_sources(names: str, limit: int | None) -> list[dict[str, Any]]:
             near = difflib.get_close_matches(name, NAMED, n=1)
             hint = f"; did you mean `{near[0]}`?" if near else "."
             raise ConfigError(f"--benchmarks: unknown `{name}`{hint} There are: {', '.join(NAMED)}, and files FILE.jsonl")
+        if any(w["name"] == name for w in wanted):
+            raise ConfigError(f"--benchmarks: two are called `{name}`; give one of the files another name, or name it once")
         wanted.append({"name": name, "source": source | ({"limit": limit} if limit is not None else {})})
     return wanted

@@ -16,13 +16,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from configs.keys import derive_seed
 from configs.rows import Problem, ProblemScore
 from configs.schema import Recipe
 from pipelines.files import write_json, writing
 from pipelines.plan import Plan
 from pipelines.stage import Stage
-from pipelines.statistics import bootstrap_mean, wilson
+from pipelines.statistics import wilson
 from pipelines.store import Store, read_rows
 
 _COLUMNS = ("model", "puzzles", "n", "accuracy", "variant", "its accuracy", "consistency ratio", "memorisation score")
@@ -38,16 +37,16 @@ def comparisons(recipe: Recipe) -> list[tuple[str, str, str]]:
     ]  # fmt: skip
 
 
-def compare(original: Mapping[str, bool], perturbed: Mapping[str, bool], seed: int) -> dict[str, Any]:
+def compare(original: Mapping[str, bool], perturbed: Mapping[str, bool]) -> dict[str, Any]:
     """The figures of one model on puzzles and on their perturbed versions, both by the original's id.
 
-    Intervals are 95 %: Wilson's for the accuracies and the ratio, a bootstrap over puzzles for the score. The ratio of a
+    Intervals are Wilson's, 95 %: the score, too, is a share, of the puzzles solved whose version is not. The ratio of a
     model that solves nothing is None.
     """
     n, solved = len(original), sum(original.values())
     both = sum(right and perturbed[i] for i, right in original.items())
     right = sum(perturbed.values())
-    only = [float(right and not perturbed[i]) for i, right in original.items()]
+    only = sum(right and not perturbed[i] for i, right in original.items())
     return {
         "n": n,
         "solved": solved,
@@ -58,8 +57,8 @@ def compare(original: Mapping[str, bool], perturbed: Mapping[str, bool], seed: i
         "perturbed_accuracy_interval": wilson(right, n),
         "consistency_ratio": both / solved if solved else None,
         "consistency_ratio_interval": wilson(both, solved) if solved else None,
-        "score": sum(only) / n,
-        "score_interval": bootstrap_mean(only, seed),
+        "score": only / n,
+        "score_interval": wilson(only, n),
     }
 
 
@@ -74,8 +73,7 @@ def memorisation(plan: Plan, store: Store) -> list[dict[str, Any]]:
             if before is None or after is None:  # `when: end`: this model is not measured on it
                 continue
             versions = _by_original(after, store)
-            seed = derive_seed(plan.recipe.seed, "memorisation", after.key)
-            figures = compare(_by_original(before, store), versions, seed)
+            figures = compare(_by_original(before, store), versions)
             records.append({"model": model, "puzzles": original, "variant": variant, **figures})
     return records
 
@@ -124,6 +122,6 @@ def _markdown(plan: Plan, cells: list[tuple[str, ...]]) -> str:
     return "\n".join([
         f"# Memorisation of {name}", "",
         "Consistency ratio: of the puzzles solved, the share whose variant is solved too. Memorisation score: accuracy times",
-        "(1 - consistency ratio) (arXiv:2410.23123). Greedy decoding; 95 % intervals, Wilson's and for the score a bootstrap.",
+        "(1 - consistency ratio) (arXiv:2410.23123). Greedy decoding; Wilson's 95 % intervals.",
         "", header, "|" + "---|" * len(cells[0]), *rows, "",
     ])  # fmt: skip

@@ -8,15 +8,16 @@ _LABEL = ("model", "benchmark", "decoding")
 
 
 def accuracy_table(found: dict[str, Any] | None) -> list[str]:
-    """One line for each evaluation in a run's results (None: it has none), with the gain over the initial model on the
-    same problems."""
+    """One line for each evaluation in a run's results (None: it has none), with the gain over the first model measured on
+    the same problems."""
     if found is None:
         return []
     evaluations, gains = found["evaluations"], {_label(c): _gain(c) for c in found["comparisons"]}
     labels = [_label(e) for e in evaluations]
     widths = [max(least, *map(len, column)) for least, column in zip((12, 14, 9), zip(*labels, strict=True), strict=True)]
+    first = next((c["with"] for c in found["comparisons"]), "initial")
     head = " ".join(f"{name:{w}}" for name, w in zip(_LABEL, widths, strict=True))
-    lines = ["", f"{head} {'accuracy':>9}  95% interval      problems  gain over initial"]
+    lines = ["", f"{head} {'accuracy':>9}  95% interval      problems  gain over {first}"]
     for e, label in zip(evaluations, labels, strict=True):
         interval = f"[{e['low']:.1%}, {e['high']:.1%}]"
         where = " ".join(f"{name:{w}}" for name, w in zip(label, widths, strict=True))

@@ -17,7 +17,7 @@ _JOIN = re.compile(r"\s*(?:[,;\n]\s*(?:and\s+)?|\s+and\s+)\s*")
 _PAIR = re.compile(r"([^\W\d_]{1,40})\s*(?::|=|\bis\b)\s*(?:(?:an?|the)\s+)?([^\W\d_]{1,40})", re.IGNORECASE)
 _LEAD = re.compile(
     r"(?:(?:so|thus|hence|therefore|then|finally|in conclusion|conclusion|(?:the |final |my )*answers?(?: is| are)?|that is)"
-    r"\s*[,:]?\s*)+",
+    r"(?![^\W\d_])\s*[,:]?\s*)+",  # a whole word: Sofia's "So" leads to nothing
     re.IGNORECASE,
 )
 _SENTENCES = re.compile(r"(?<=[a-z])[.!](?:\s+|$)|\n+")

@@ -11,11 +11,16 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from hypothesis import HealthCheck, settings
 
 from configs.load import apply_override
 
 if TYPE_CHECKING:
     from pipelines.models import ResolvedModel
+
+# A busy machine may stop any test for longer than hypothesis' 200 ms; `pytest-timeout` limits those that hang.
+settings.register_profile("ratchet", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("ratchet")
 
 CHAT = (
     "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}<end>\n{% endfor %}"

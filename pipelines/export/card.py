@@ -138,7 +138,7 @@ class Card:
             *(f"| {' | '.join(row)} |" for row in rows), "", *sets,
             f"- Answers are read {answers}; {sampling['max_tokens']} tokens at most; engine {sampling['engine']}, "
             f"{sampling['dtype']}.",
-            "- Intervals: Wilson's for one answer a problem, bootstrap over problems for means of several and for gains.",
+            "- Intervals: Wilson's for one answer a problem, clustered by problem for several; a paired bootstrap for gains.",
         ]  # fmt: skip
 
     def _row(self, figure: Figure, start: Figure | None) -> tuple[str, ...]:

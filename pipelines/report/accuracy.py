@@ -154,7 +154,7 @@ def _conditions(found: list[Score]) -> str:
     sampling = m.get("sampling", {})
     kept = ", ".join(f"{k} {v}" for k, v in sampling.items() if k in ("engine", "dtype", "max_tokens"))
     return (
-        f"Answers are extracted in {m.get('mode', '?')} mode; {kept}. Intervals are Wilson's for one answer a problem, a "
-        "bootstrap over problems for several. The gain is the mean difference to the first model on the same problems, with "
+        f"Answers are extracted in {m.get('mode', '?')} mode; {kept}. Intervals are Wilson's for one answer a problem, "
+        "clustered by problem for several. The gain is the mean difference to the first model on the same problems, with "
         "a paired bootstrap interval."
     )

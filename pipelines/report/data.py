@@ -15,7 +15,8 @@ from pipelines.report.record import RunRecord, StageRecord
 
 # In the order in which they are drawn; the styles are those of the page: blue, orange, grey, ...
 OUTCOMES = {"correct": 0, "wrong": 1, "no_answer": 6, "timeout": 3, "error": 4, "bad_gold": 5}
-_EDITS = 7  # reasons shown apart; the rest are "other"
+_REASONS = 6  # shown apart, in styles 1 to 6; the rest are "other"
+_OTHER = {"other": 7}
 
 
 def section(run: RunRecord) -> Section | None:
@@ -94,12 +95,9 @@ def _edits(run: RunRecord) -> Markup | None:
         if not by_error:
             continue
         outcomes = _ordered(by_error)
-        styles = {"kept": 0} | {name: i for i, name in enumerate([o for o in outcomes if o != "kept"][:_EDITS], 1)}
-        rows = [
-            (error.replace("_", " "), [(o, float(c)) for o, c in counts.items() if o in styles])
-            for error, counts in sorted(by_error.items())
-        ]
-        chart = stacked_chart(f"Injected errors, {stage.label}", rows, styles)
+        styles = {"kept": 0} | {name: i for i, name in enumerate([o for o in outcomes if o != "kept"][:_REASONS], 1)}
+        rows = [(error.replace("_", " "), _shares(counts, styles)) for error, counts in sorted(by_error.items())]
+        chart = stacked_chart(f"Injected errors, {stage.label}", rows, styles | _OTHER)
         data = table(
             ["error", *(o.replace("_", " ") for o in outcomes)],
             [[e.replace("_", " "), *(number(c.get(o, 0)) for o in outcomes)] for e, c in sorted(by_error.items())],
@@ -108,6 +106,13 @@ def _edits(run: RunRecord) -> Markup | None:
         told = f"What became of {number(stage.metrics.get('edits'))} edits in {stage.label}, by the kind of error."
         found.append(figure(chart, told, data))
     return join(found) if found else None
+
+
+def _shares(counts: Mapping[str, int], styles: Mapping[str, int]) -> list[tuple[str, float]]:
+    """What has a style by name, and the sum of the rest."""
+    shown = [(name, float(count)) for name, count in counts.items() if name in styles]
+    rest = sum(count for name, count in counts.items() if name not in styles)
+    return [*shown, *([("other", float(rest))] if rest else [])]
 
 
 def _ordered(by_error: Mapping[str, Mapping[str, int]]) -> list[str]:
@@ -135,18 +140,17 @@ def _pairs(run: RunRecord) -> Markup | None:
                                             m.get("too_long"), *lengths])])  # fmt: skip
     headers = ["stage", "pairs", *kinds, "problems used", "problems", *(r.replace("_", " ") for r in reasons), "too long",
                "mean tokens: context", "chosen", "rejected"]  # fmt: skip
-    shown = [(s.label, _yield(s.metrics)) for s in stages]
-    styles = {"gave pairs": 0} | {r.replace("_", " "): i for i, r in enumerate(reasons[:_EDITS], 1)}
-    chart = stacked_chart("Problems that gave pairs", shown, styles | {"other": 6})
+    styles = {"gave pairs": 0} | {r.replace("_", " "): i for i, r in enumerate(reasons[:_REASONS], 1)}
+    shown = [(s.label, _yield(s.metrics, styles)) for s in stages]
+    chart = stacked_chart("Problems that gave pairs", shown, styles | _OTHER)
     told = "What became of the problems: those that gave pairs, and why the others did not."
     return figure(chart, told, table(headers, rows, range(1, len(headers))))
 
 
-def _yield(m: Mapping[str, Any]) -> Sequence[tuple[str, float]]:
-    used, dropped = m.get("problems_used", 0), m.get("dropped", {})
-    counts = [("gave pairs", float(used))] + [(k.replace("_", " "), float(v)) for k, v in list(dropped.items())[:_EDITS]]
-    rest = m.get("problems", 0) - sum(v for _, v in counts)
-    return [*counts, *([("other", float(rest))] if rest > 0 else [])]
+def _yield(m: Mapping[str, Any], styles: Mapping[str, int]) -> Sequence[tuple[str, float]]:
+    counts = {"gave pairs": m.get("problems_used", 0)} | {k.replace("_", " "): v for k, v in m.get("dropped", {}).items()}
+    untold = m.get("problems", 0) - sum(counts.values())
+    return _shares(counts | ({"untold": untold} if untold > 0 else {}), styles)
 
 
 def _groups(run: RunRecord) -> Markup | None:

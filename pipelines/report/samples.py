@@ -130,7 +130,8 @@ def _use(kind: str, row: Row, place: int) -> str:
         return "learned from, as example"
     if kind == "edit":
         return f"edited ({row.get('outcome')})"
-    return f"{'chosen' if place == 0 else 'rejected'} side of a {row.get('kind')} pair"
+    rejected = place != 0 or row.get("kind") == "step"  # whose parents are the sample with the pit and its rollouts
+    return f"{'rejected' if rejected else 'chosen'} side of a {row.get('kind')} pair"
 
 
 def _at(stage: StageRecord | None) -> str:

@@ -1,7 +1,7 @@
 """Scores of one model on one benchmark. Inputs: problems, samples, verdicts.
 
-Metrics: accuracy with a 95 % interval (Wilson for one answer a problem, bootstrap over problems for the mean
-of several), and everything needed to read the figure: prompt, extraction rule, sampling settings.
+Metrics: accuracy with a 95 % interval (Wilson for one answer a problem, clustered by problem for the mean of
+several), and everything needed to read the figure: prompt, extraction rule, sampling settings.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import Any
 
 from configs.rows import Problem, ProblemScore, Sample, VerdictRow
 from pipelines.stage import Report, ShardResult, ShardRunner, Task, register
-from pipelines.statistics import bootstrap_mean, wilson
+from pipelines.statistics import clustered
 from pipelines.store import write_rows
 
 
 class ScoreStage:
     """config: benchmark, mode, sampling (temperature, top_p, n, max_tokens, engine, dtype), prompt_example, seed."""
 
-    name, version, where, device = "score", 1, "driver", False
+    name, version, where, device = "score", 2, "driver", False
 
     def shards(self, task: Task) -> int:
         return 1
@@ -33,7 +33,7 @@ class ScoreStage:
                 by_problem.setdefault(sample.problem, []).append(sample)
             rows = [_score(problems[p], group, verdicts) for p, group in by_problem.items()]
             write_rows(task.artefact.part(shard), rows, ProblemScore)
-            return ShardResult(rows=len(rows), metrics=_summary(rows, samples, list(verdicts.values()), task))
+            return ShardResult(rows=len(rows), metrics=_summary(rows, samples, list(verdicts.values())))
 
         return run
 
@@ -52,17 +52,16 @@ def _score(problem: Problem, samples: Sequence[Sample], verdicts: dict[str, Verd
 
 
 def _summary(
-    rows: Sequence[ProblemScore], samples: Sequence[Sample], verdicts: Sequence[VerdictRow], task: Task
+    rows: Sequence[ProblemScore], samples: Sequence[Sample], verdicts: Sequence[VerdictRow]
 ) -> dict[str, Any]:
     one = all(r.samples == 1 for r in rows)
     shares = [r.correct / r.samples for r in rows]
-    correct = sum(r.correct for r in rows)
-    low, high = wilson(correct, len(rows)) if one else bootstrap_mean(shares, task.seed("bootstrap"))
+    low, high = clustered(shares, len(samples))
     return {
         "accuracy": sum(shares) / len(shares),
         "low": low,
         "high": high,
-        "interval": "wilson 95%" if one else "bootstrap over problems 95%",
+        "interval": "wilson 95%" if one else "clustered by problem 95%",
         "problems": len(rows),
         "samples": len(samples),
         "no_answer": sum(v.outcome == "no_answer" for v in verdicts) / len(verdicts),

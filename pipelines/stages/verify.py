@@ -18,7 +18,7 @@ UNSCORED = ("timeout", "error", "bad_gold")
 class VerifyStage:
     """config: mode, timeout (seconds an answer), max_failure_rate."""
 
-    name, version, where, device = "verify", 1, "workers", False
+    name, version, where, device = "verify", 2, "workers", False
 
     def shards(self, task: Task) -> int:
         return sum(name.startswith("part-") for name in task.input("samples").manifest()["files"])

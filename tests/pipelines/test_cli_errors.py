@@ -349,4 +349,6 @@ def test_eval_of_a_run_and_what_it_refuses(cli: Cli, tiny_run: TinyRun, monkeypa
     assert "prompt: 'user: " in result.out
     assert_refused(cli(*arguments, "--iteration", 3), "has iterations 0 to 1, not 3")
     assert_refused(cli("eval", tiny_run.folder, "--benchmarks", "gsm8"), "did you mean `gsm8k`?")
+    for command in ("eval", "contamination"):
+        assert_refused(cli(command, tiny_run.folder, "--benchmarks", "gsm8k,gsm8k"), "two are called `gsm8k`")
     assert_refused(cli("eval", "/no/such", "--benchmarks", "procedural"), "/no/such does not exist")

@@ -83,8 +83,9 @@ def test_the_table_shows_each_model_with_its_interval_and_the_paired_gain():
     assert gain is not None
     lines = accuracy_table({
         "evaluations": [{"model": "initial", **told, **accuracy(first)}, {"model": "iteration1", **told, **accuracy(second)}],
-        "comparisons": [{"model": "iteration1", **of, **msgspec.structs.asdict(gain)}],
+        "comparisons": [{"model": "iteration1", "with": "start@2", **of, **msgspec.structs.asdict(gain)}],
     })  # fmt: skip
+    assert lines[1].endswith("gain over start@2"), "the model that is compared with, whatever it is called"
     assert lines[2].split() == ["initial", "word-problems", "greedy", "20.0%", "[13.3%,", "28.9%]", "100"]
     after = lines[3].split()
     assert after[:7] == ["iteration1", "word-problems", "greedy", "50.0%", "[40.4%,", "59.6%]", "100"]

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs.errors import InputError
-from configs.rows import Example, Problem, ProblemScore, Sample, Step, VerdictRow
+from configs.rows import Example, Pair, Problem, ProblemScore, Sample, Step, VerdictRow
 from pipelines.live import Live, write_live
 from pipelines.report import write_report
 from pipelines.report.record import RunRecord
@@ -413,7 +413,8 @@ def test_edits_pairs_and_step_values(tmp_path: Path) -> None:
                          extracted="2", detail="integer")  # fmt: skip
     world.add("verify", "iteration1/verify", {"problems": problems, "samples": samples}, rows=[verdict],
               metrics={"correct": 1, "accuracy": 1.0})  # fmt: skip
-    by_error = {"drop_term": {"kept": 3, "no_candidate": 1}, "misread": {"kept": 1}}
+    reasons = {f"reason_{i}": 9 - i for i in range(7)} | {"no_candidate": 1}
+    by_error = {"drop_term": {"kept": 3, **reasons}, "misread": {"kept": 1}}
     world.add("edit", "iteration1/edit", {"samples": samples}, metrics={"by_error": by_error, "edits": 5, "kept": 4})
     example = Example(id="p#0/example", parents=["p#0", "p#0/verdict"], stage="select", problem="p", prompt_ids=[1],
                       token_ids=[2], text="1+1=2", kind="model")  # fmt: skip
@@ -421,7 +422,10 @@ def test_edits_pairs_and_step_values(tmp_path: Path) -> None:
     metrics = {"pairs": 3, "kinds": {"full": 1, "edited": 2}, "problems": 4, "problems_used": 2, "too_long": 0,
                "dropped": {"no_wrong": 1}, "mean_context_tokens": 9.5, "mean_chosen_tokens": 4.0,
                "mean_rejected_tokens": 5.0}  # fmt: skip
-    world.add("pairs", "iteration1/pairs", {"samples": samples}, metrics=metrics)
+    pair = Pair(id="p#0/step", parents=["p#0", "p#0/s0", "p#0/s0/r1"], stage="step_pairs", problem="p", context_ids=[1],
+                chosen_ids=[2], rejected_ids=[3], chosen="a", rejected="b", kind="step", error=None, first_difference=0,
+                chosen_eos=True, rejected_eos=False)  # fmt: skip
+    world.add("pairs", "iteration1/pairs", {"samples": samples}, rows=[pair], metrics=metrics)
     steps = [
         Step(id=f"p#0/s{i}", parents=["p#0"], stage="steps", sample="p#0", index=i, text=t, start=i, end=i + 1, value=v,
              low=0.5, high=1.0, rollouts=4)
@@ -433,7 +437,10 @@ def test_edits_pairs_and_step_values(tmp_path: Path) -> None:
     })  # fmt: skip
     tree = parsed(write_report([world.write()]).read_text())
     data = cells(section(tree, "data"))
-    assert ["drop term", "3", "1"] in data and ["misread", "1", "0"] in data
+    assert ["drop term", "9", "8", "7", "6", "5", "3", "4", "3", "1"] in data
+    assert ["misread", "0", "0", "0", "0", "0", "1", "0", "0", "0"] in data
+    errors = next(s for s in section(tree, "data").iter(f"{SVG}svg") if "Injected errors" in (s.get("aria-label") or ""))
+    assert "drop term, other: 4 of 46 (8.7%)" in [texts(r) for r in errors.iter(f"{SVG}rect")], "the two rarest reasons"
     assert ["iteration1/pairs", "3", "2", "1", "2", "4", "1", "0", "9.5", "4", "5"] in data
     yields = next(s for s in section(tree, "data").iter(f"{SVG}svg") if s.get("aria-label") == "Problems that gave pairs")
     assert [texts(r) for r in yields.iter(f"{SVG}rect")] == [
@@ -444,6 +451,7 @@ def test_edits_pairs_and_step_values(tmp_path: Path) -> None:
     browser = section(tree, "samples")
     assert ["1+1=2", "75.0%", "[50%, 100%]", ""] in cells(browser), "steps with their values"
     assert "learned from, as examplep#0/example  (iteration1/select" in texts(browser)
+    assert "rejected side of a step pairp#0/step" in texts(browser), "its first parent is the sample with the pit"
 
 
 def test_where_a_model_of_another_run_is_the_start(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from rewards.verdict import Mode
 
 GOLD = "Ann: knight, Bob: knave"
 BOTH: tuple[Mode, Mode] = ("strict", "lenient")
-WORDS = {"so", "thus", "hence", "then", "finally", "and", "is", "an", "the", "answer", "answers", "my", "final"}
+WORDS = {"so", "thus", "hence", "then", "finally", "and", "is", "an", "the", "answer", "answers", "my", "final",
+         "that", "therefore"}
 name = st.from_regex(r"[A-Z][a-z]{1,8}", fullmatch=True).filter(lambda n: n.lower() not in WORDS)
 names = st.lists(name, min_size=2, max_size=8, unique_by=str.lower)
 
@@ -59,6 +60,7 @@ def test_wrong(answer: str, mode: Mode) -> None:
         ("Ann is a knave.\nThat cannot be.\nTherefore, Ann is a knight. Bob is a knave.", "correct"),
         ("**Answer:**\n1. Ann: knight\n2. Bob: knave\n", "correct"),
         ("- Ann: knight\n- Bob: knave", "correct"),
+        ("So, thus: Ann is a knight, Bob is a knave.", "correct"),
         ("The answer is: Ann is a knight, Bob is a knave.", "correct"),
         ("Ann is a knight.\nAnn says that Bob is a knave, and so Bob is a knave.\nBob is a knave.", "wrong"),
         ("So Ann is a knave and Bob is a knave.", "wrong"),
@@ -71,6 +73,14 @@ def test_wrong(answer: str, mode: Mode) -> None:
 def test_lenient_mode_reads_the_sentences_at_the_end(text: str, outcome: str) -> None:
     assert verify(text, GOLD, "lenient").outcome == outcome
     assert verify(text, GOLD, "strict").outcome == "no_answer"
+
+
+def test_a_name_that_begins_like_a_leading_word_stays_whole() -> None:
+    gold = "Sofia: knight, Theron: knave"
+    said = "Sofia is a knight and Theron is a knave."
+    for text in (said, f"So {said}", "So Sofia is a knight.\nTheron is a knave.", "Theron: knave, Sofia: knight"):
+        assert verify(text, gold, "lenient").outcome == "correct"
+    assert verify(said, "Fia: knight, Ron: knave", "lenient").outcome == "wrong"
 
 
 @settings(max_examples=200, deadline=None)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,16 @@ from rewards import VerifierPool, verify, verify_many
 
 PAIRS = [(rf"\boxed{{{k}}}", str(k - k % 3)) for k in range(100)]
 SLOW = r"\boxed{\int_0^\infty e^{-x^x} dx}"
+
+
+def quickest(call: Callable[[], None], times: int = 3) -> float:
+    """Seconds of the fastest of some calls: a busy machine slows some of them, what blocks slows them all."""
+    took = []
+    for _ in range(times):
+        start = time.perf_counter()
+        call()
+        took.append(time.perf_counter() - start)
+    return min(took)
 
 
 @pytest.fixture(scope="module")
@@ -47,38 +58,47 @@ def test_sympy_decides_what_evaluation_cannot(pool: VerifierPool, gold: str, pre
 
 def test_a_worker_out_of_time_is_killed_and_replaced(pool: VerifierPool) -> None:
     replaced = pool.replaced
-    start = time.perf_counter()
-    verdict = pool.verify(SLOW, "5", timeout=0.3)
-    assert (verdict.outcome, verdict.rule) == ("timeout", "time-limit")
-    assert time.perf_counter() - start < 1.5
-    assert pool.replaced == replaced + 1
+
+    def slow() -> None:
+        verdict = pool.verify(SLOW, "5", timeout=0.3)
+        assert (verdict.outcome, verdict.rule) == ("timeout", "time-limit")
+
+    assert quickest(slow) < 1.5
+    assert pool.replaced == replaced + 3
     assert pool.verify(r"\boxed{5}", "5").outcome == "correct"
 
 
 def test_a_starting_worker_does_not_block_the_caller() -> None:
-    with VerifierPool(1) as pool:
-        start = time.perf_counter()
-        verdict = pool.verify(r"\boxed{5}", "5", within=0.02)
-        assert (verdict.outcome, verdict.rule) == ("timeout", "time-limit")
-        assert time.perf_counter() - start < 0.5
-        assert pool.verify(r"\boxed{5}", "5", timeout=30, within=30).outcome == "correct"
-        assert pool.replaced == 0  # the same worker, which went on starting
+    took = []
+    for _ in range(3):  # the fastest counts, see `quickest`
+        with VerifierPool(1) as pool:
+            start = time.perf_counter()
+            verdict = pool.verify(r"\boxed{5}", "5", within=0.02)
+            assert (verdict.outcome, verdict.rule) == ("timeout", "time-limit")
+            took.append(time.perf_counter() - start)
+            assert pool.verify(r"\boxed{5}", "5", timeout=30, within=30).outcome == "correct"
+            assert pool.replaced == 0  # the same worker, which went on starting
+    assert min(took) < 0.5
 
 
 def test_a_busy_worker_does_not_block_the_caller(pool: VerifierPool) -> None:
     worker = pool._slots.get()
-    start = time.perf_counter()
-    assert pool.verify(r"\boxed{5}", "5", within=0.1).outcome == "timeout"
-    assert time.perf_counter() - start < 0.6
+
+    def ask() -> None:
+        assert pool.verify(r"\boxed{5}", "5", within=0.1).outcome == "timeout"
+
+    assert quickest(ask) < 0.6
     pool._slots.put(worker)
     assert pool.verify(r"\boxed{5}", "5", within=30).outcome == "correct"
 
 
 def test_the_limit_holds_for_all_of_it() -> None:
     for limit in (0.3, 1.0):
-        start = time.perf_counter()
-        assert verify(SLOW, "5", timeout=limit).outcome == "timeout"
-        assert time.perf_counter() - start < limit + 0.5
+
+        def slow(limit: float = limit) -> None:
+            assert verify(SLOW, "5", timeout=limit).outcome == "timeout"
+
+        assert quickest(slow) < limit + 0.5
 
 
 def test_the_pairs_after_a_slow_one_are_judged(pool: VerifierPool) -> None:
