@@ -123,19 +123,19 @@ def token_ids(count: int, seed: int) -> list[int]:
     return [generator.randrange(1, 30_000) for _ in range(count)]
 
 
-def run_ours(case: Case, weights: Path, measure: Measure) -> None:
+def train_steps(settings: Any, dtype: str, weights: Path, measure: Measure) -> None:
     """Some steps with our trainers, each on its own data."""
+    from configs.schema import ONLINE
     from trainers.loop import open_policy, train
 
-    settings = settings_of(case)
     count = settings.batch_size * STEPS
-    if case.method == "remax":
-        policy = open_policy(settings, weights, case.dtype, None, 0)
+    if settings.method in ONLINE:
+        policy = open_policy(settings, weights, dtype, None, 0)
         _policy_gradient(policy, settings, measure)
         return
-    method = _supervised(settings, count) if case.method == "sft" else _preferences(settings, count)
+    method = _supervised(settings, count) if settings.method == "sft" else _preferences(settings, count)
     with tempfile.TemporaryDirectory() as work:
-        train(method, settings, base=weights, dtype=case.dtype, start=None, seed=0, work=Path(work),
+        train(method, settings, base=weights, dtype=dtype, start=None, seed=0, work=Path(work),
               output=Path(work) / "model", report=lambda _: measure.step())  # fmt: skip
 
 
@@ -170,12 +170,14 @@ def _policy_gradient(policy: Any, settings: Any, measure: Measure) -> None:
     from trainers.rollouts import Greedy, Group, Trajectory
 
     trainer = PolicyGradient(policy, settings, 1.0)
+    each = 1 if settings.method == "remax" else 2  # without a greedy sample, a right and a wrong one give an advantage
     for step in range(STEPS):
         groups = [
             Group(str(g), token_ids(PROMPT, g), [
-                Trajectory(token_ids(COMPLETION, 97 * step + g), [-1.0] * COMPLETION, 1.0, True, False)
+                Trajectory(token_ids(COMPLETION, 97 * step + each * g + i), [-1.0] * COMPLETION, 1.0 - i, True, False)
+                for i in range(each)
             ], Greedy(0.0, COMPLETION))
-            for g in range(settings.batch_size)
+            for g in range(settings.batch_size // each)
         ]  # fmt: skip
         trainer.update(groups, step)
         measure.step()
@@ -299,7 +301,10 @@ def run_case(case: Case, weights: Path) -> None:
     torch.set_num_threads(1)
     torch.nn.functional.linear(torch.zeros(64, 64, dtype=torch.bfloat16), torch.zeros(64, 64, dtype=torch.bfloat16))
     measure = Measure()
-    (run_ours if case.who == "ours" else run_trl)(case, weights, measure)
+    if case.who == "ours":
+        train_steps(settings_of(case), case.dtype, weights, measure)
+    else:
+        run_trl(case, weights, measure)
     print(json.dumps(measure.result()))
 
 
@@ -340,15 +345,18 @@ def again(path: Path) -> None:
 def run_child(case: Case, folder: str, limit: int) -> dict[str, Any]:
     """A case in a process of its own, on the weights in `folder`: its figures, or `failed` with the reason."""
     command = [sys.executable, "-m", "benchmarks.memory", "--case", json.dumps(asdict(case)), "--weights", folder]
-    # blocks of a MiB and more are given back as soon as they are freed
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 20)}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=limit, env=environment)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit, env=environment())
     except subprocess.TimeoutExpired:
         return {"failed": f"longer than {limit} s"}
     if done.returncode != 0:
         return {"failed": (done.stderr.strip().splitlines() or ["?"])[-1][:400]}
     return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def environment() -> dict[str, str]:
+    """Of a process whose memory is measured: blocks of a MiB and more are given back as soon as they are freed."""
+    return {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 20)}
 
 
 def _text(result: dict[str, Any]) -> str:
