@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 from configs.errors import RatchetError
 from configs.load import load_recipe
 from configs.schema import ExecutorSection
-from pipelines.executor import Executor, open_executor
+from pipelines.executor import Executor, _Ticking, open_executor
 from pipelines.models import resolve_model
 from pipelines.plan import build, resolve
 from pipelines.progress import Reporter
@@ -39,6 +40,23 @@ def test_rows_do_not_depend_on_workers_or_executor(tiny_recipe: Callable[..., Pa
     assert len(first) > 10
     for other in stores.values():
         assert_same(first, other)
+
+
+def test_what_is_told_of_progress_comes_from_one_thread_at_a_time() -> None:
+    inside, together, counts = threading.Lock(), [], []
+
+    def tick(done: int) -> None:
+        together.append(not inside.acquire(blocking=False))
+        counts.append(done)
+        time.sleep(0.01)
+        if not together[-1]:
+            inside.release()
+
+    until = time.monotonic() + 1.2
+    with _Ticking(tick) as done:
+        while time.monotonic() < until:  # busy when the other thread's time comes, twice
+            done()
+    assert not any(together) and counts == sorted(counts)
 
 
 @pytest.fixture(params=["local", "ray"])
