@@ -219,13 +219,20 @@ def wait_for(found: Callable[[], Any], process: subprocess.Popen[str], seconds: 
 
 
 def test_watching_a_live_run_from_another_process_until_it_ends(tiny_recipe: Recipe, home: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
+    folder, seen = tmp_path / "run", tmp_path / "seen.txt"
     run = start(tiny_recipe(*LONG), home, folder)
-    wait_for(lambda: (live := read_live(folder)) and live.stage, run)
-    watching = subprocess.Popen([*COMMAND, "status", str(folder), "--watch"], env=environment(home), stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT, text=True)  # fmt: skip
-    out, _ = watching.communicate(timeout=300)
-    assert run.wait(timeout=60) == 0 and watching.returncode == 0, out
+    wait_for(lambda: (live := read_live(folder)) and live.stage == "iteration1/sample" and live.shards_done > 0, run)
+    os.killpg(run.pid, signal.SIGSTOP)  # it stays in this stage, however late the other process is, until that has seen it
+    try:
+        with seen.open("w") as file:
+            arguments = [*COMMAND, "status", str(folder), "--watch"]
+            watching = subprocess.Popen(arguments, env=environment(home), stdout=file, stderr=subprocess.STDOUT, text=True)
+        wait_for(lambda: "iteration1/sample: " in seen.read_text(), watching)
+    finally:
+        os.killpg(run.pid, signal.SIGCONT)
+    ended = watching.wait(timeout=300)
+    out = seen.read_text()
+    assert run.wait(timeout=60) == 0 and ended == 0, out
     lines = out.splitlines()
     assert re.search(r": running, \d+ of \d+ stages done, \d+s gone", lines[0]), out
     assert re.search(r"^\[\d+/\d+\] iteration1/sample: +\d+%, \d+/40 shards, .*gone; run: ", out, re.MULTILINE), out
