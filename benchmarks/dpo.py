@@ -30,7 +30,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.record import accelerator, write_results
+from benchmarks.record import accelerator, positive, write_results
 
 LORA = 16
 
@@ -382,8 +382,8 @@ def main() -> None:
     parser.add_argument("pairs", type=Path)
     parser.add_argument("--shape", nargs="+", default=["7b", "smollm2"])
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--warmup", type=int, default=3)
+    parser.add_argument("--steps", type=positive, default=8)
+    parser.add_argument("--warmup", type=positive, default=3)
     parser.add_argument("--edits", type=int, default=1)
     parser.add_argument("--problems", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)

@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from benchmarks.record import accelerator, write_results
+from benchmarks.record import accelerator, write_results, write_whole
 
 PROMPT, COMPLETION = 64, 192  # tokens of a sequence; of a pair's sides COMPLETION / 2 each
 STEPS = 2  # the first holds what loading took
@@ -339,7 +339,7 @@ def again(path: Path) -> None:
             found["expected"] = expected(case, "CPU" not in result["device"])
         print(f"{label:92} {_text(found)}")
     result["rows"] = _rows(result["cases"])
-    path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    write_whole(path, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
 
 
 def run_child(case: Case, folder: str, limit: int) -> dict[str, Any]:

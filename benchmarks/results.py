@@ -10,6 +10,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pipelines.markdown import cell
+
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "results.md"
 _HEAD = """# Results
@@ -52,7 +54,7 @@ def _row(row: dict[str, Any]) -> str:
     peer = "" if row.get("peer") is None else _value(row["peer"], unit) + _interval(row, unit, "peer_")
     ratio = "" if row.get("ratio") is None else f"{row['ratio']:.3g}"
     cells = [row["what"], ours, peer, row.get("peer_name") or "", ratio, row.get("note") or ""]
-    return "| " + " | ".join(str(c).replace("|", "\\|").replace("\n", " ") for c in cells) + " |"
+    return f"| {' | '.join(map(cell, cells))} |"
 
 
 def _value(value: float | str | None, unit: str) -> str:

@@ -34,7 +34,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.record import accelerator, write_results
+from benchmarks.record import accelerator, positive, write_results
 from configs.rows import Group
 from configs.schema import RewardModelSection, TrainingSection
 
@@ -257,8 +257,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", nargs="+", default=["7b"], choices=["tiny", "smollm2", "7b"])
     parser.add_argument("--batch", type=int, default=16, help="problems in a step")
-    parser.add_argument("--steps", type=int, default=6)
-    parser.add_argument("--warmup", type=int, default=2)
+    parser.add_argument("--steps", type=positive, default=6)
+    parser.add_argument("--warmup", type=positive, default=2)
     parser.add_argument("--solutions", type=int, default=6)
     parser.add_argument("--prompt", type=int, default=110, help="mean tokens")
     parser.add_argument("--solution", type=int, default=130, help="mean tokens")

@@ -26,25 +26,29 @@ def figures(arm: str, model: str, overrides: list[str]) -> dict[str, Any]:
     return {"arm": arm, "before": before, "after": after, **{kind: metrics(run, kind)[-1] for kind in ("pairs", "train")}}
 
 
+def row(a: dict[str, Any]) -> dict[str, Any]:
+    """An arm's `figures` as a row of results; a start that solves nothing gives no ratio."""
+    score, before = a["after"], a["before"]
+    return {
+        "what": f"accuracy after {a['arm']} ({a['pairs']['kinds']}, {a['train']['steps']} steps)", "ours": score["accuracy"],
+        "peer": before["accuracy"], "peer_name": "the start",
+        "ratio": score["accuracy"] / before["accuracy"] if before["accuracy"] else None,
+        "unit": "share", "low": score["low"], "high": score["high"], "n": score["problems"],
+        "note": f"start [{before['low']:.4f}, {before['high']:.4f}]",
+    }  # fmt: skip
+
+
 def main() -> None:
     if len(sys.argv) < 2:
         raise SystemExit(__doc__)
     model, overrides = sys.argv[1], sys.argv[2:]
     arms = [figures(arm, model, overrides) for arm in ARMS]
-    rows = []
     for a in arms:
         score, before = a["after"], a["before"]
-        what = f"accuracy after {a['arm']} ({a['pairs']['kinds']}, {a['train']['steps']} steps)"
-        rows.append({
-            "what": what, "ours": score["accuracy"],
-            "peer": before["accuracy"], "peer_name": "the start", "ratio": score["accuracy"] / before["accuracy"],
-            "unit": "share", "low": score["low"], "high": score["high"], "n": score["problems"],
-            "note": f"start [{before['low']:.4f}, {before['high']:.4f}]",
-        })
         print(f"{a['arm']:12s} {before['accuracy']:.1%} -> {score['accuracy']:.1%} [{score['low']:.1%}, {score['high']:.1%}]")
     write_results(
-        Path(__file__).parent / "results" / "rise_arms.json", "rise_arms", rows, ("torch", "transformers", "peft"),
-        accelerator(), arms=arms,
+        Path(__file__).parent / "results" / "rise_arms.json", "rise_arms", [row(a) for a in arms],
+        ("torch", "transformers", "peft"), accelerator(), arms=arms,
     )
 
 

@@ -13,7 +13,7 @@ import json
 from statistics import fmean
 
 from benchmarks.arms import artefact_of, changes, difference, metrics, parser_of, run_arms
-from benchmarks.record import accelerator, write_results
+from benchmarks.record import accelerator, write_results, write_whole
 from pipelines.runfolder import RunFolder
 
 ARMS: dict[str, list[str]] = {
@@ -37,8 +37,9 @@ def history(run: RunFolder) -> list[dict[str, float]]:
 
 
 def smoothed(records: list[dict[str, float]], width: int = 10) -> list[tuple[float, float]]:
-    """(step, mean reward of the last `width` steps)."""
+    """(step, mean reward of the last `width` steps); of fewer steps than that, their mean."""
     rewards = [r["reward"] for r in records]
+    width = min(width, len(records))
     return [(records[i]["step"], fmean(rewards[i + 1 - width : i + 1])) for i in range(width - 1, len(records))]
 
 
@@ -82,7 +83,7 @@ def main() -> None:
         if "remax" in a.arms and "rloo" in a.arms:
             rows += difference((f"remax, seed {seed}", f"rloo, seed {seed}"), (runs[f"remax-{seed}"], runs[f"rloo-{seed}"]))
     curves = {arm: [history(runs[f"{arm}-{seed}"]) for seed in a.seeds] for arm in a.arms}
-    a.output.with_suffix(".svg").write_text(svg(curves), encoding="utf-8")
+    write_whole(a.output.with_suffix(".svg"), svg(curves))
     train = {label: metrics(run, "train") for label, run in runs.items()}
     write_results(a.output, "rl_arms", rows, ("torch", "transformers", "peft"), accelerator(), train=train, curves=curves)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.arms import artefact_of, changes, difference, metrics, parser_of, run_arms
-from benchmarks.record import accelerator, write_results
+from benchmarks.record import accelerator, write_results, write_whole
 from data_gen.step_curves import svg
 from pipelines.runfolder import RunFolder
 
@@ -38,7 +38,7 @@ VALUED = ("pit", "step", "both")
 
 def draw_curves(run: RunFolder, path: Path) -> None:
     stage = next(s for s in run.plan()["stages"] if s["kind"] == "steps")
-    path.write_text(svg(json.loads((artefact_of(run, stage).path / "curves.json").read_text())), encoding="utf-8")
+    write_whole(path, svg(json.loads((artefact_of(run, stage).path / "curves.json").read_text())))
 
 
 def main() -> None:

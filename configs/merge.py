@@ -39,7 +39,7 @@ def _merge_items(key: str, items: Sequence[Any], changes: Mapping[str, Any]) -> 
 
 def item_number(items: Sequence[Any], part: str) -> int | None:
     """Number of the item that has this number or name."""
-    if part.isdigit():
+    if part.isdecimal():
         return int(part) if int(part) < len(items) else None
     return next((i for i, x in enumerate(items) if isinstance(x, Mapping) and x.get("name") == part), None)
 

@@ -8,6 +8,8 @@ time, so that a corpus of common phrases does not add up to a match).
 
 - A question with fewer than 13 words counts when it stands in the training text as a whole; so short a solution is
   not looked for.
+- A question without a letter or digit (emoji, signs) counts when it stands there literally: its few signs of arithmetic
+  stand in most texts.
 - Generated problems share their wording by design: two of them are compared by `core` alone, as in `decontaminate`.
 """
 
@@ -64,6 +66,7 @@ def overlaps(trained: Iterable[Trained], evaluation: Sequence[Problem], ngram: i
     texts = list(_texts(evaluation, ngram))
     grams, short = _index(texts, ngram)
     cores = {p.core: p for p in reversed(evaluation) if p.core is not None}
+    literal = [(p, signs) for p in evaluation if _without_words(p) and (signs := p.question.strip())]
     best: dict[tuple[str, str], Overlap] = {}
 
     def keep(found: Overlap) -> None:
@@ -75,6 +78,9 @@ def overlaps(trained: Iterable[Trained], evaluation: Sequence[Problem], ngram: i
         if row.core in cores:
             problem = cores[row.core]
             keep(Overlap(problem.id, "question", row.id, 1.0, len(words_of(problem.question)), str(row.core)))
+        for problem, signs in literal:
+            if signs in row.text:
+                keep(Overlap(problem.id, "question", row.id, 1.0, 1, signs))
         words = words_of(row.text)
         for number, starts in _hits(words, grams, short, ngram, texts).items():
             text = texts[number]
@@ -86,9 +92,14 @@ def overlaps(trained: Iterable[Trained], evaluation: Sequence[Problem], ngram: i
 def _texts(evaluation: Sequence[Problem], ngram: int) -> Iterator[_Text]:
     for problem in evaluation:
         generated = problem.core is not None
-        yield _Text(problem.id, "question", words_of(problem.question), generated)
+        if not _without_words(problem):
+            yield _Text(problem.id, "question", words_of(problem.question), generated)
         if solution := solution_words(problem, ngram):
             yield _Text(problem.id, "solution", solution, generated)
+
+
+def _without_words(problem: Problem) -> bool:
+    return not any(c.isalnum() for word in words_of(problem.question) for c in word)
 
 
 def solution_words(problem: Problem, ngram: int) -> Words:

@@ -79,7 +79,7 @@ def measured(name: str) -> Measured:
     if not models:
         raise InputError(f"{folder} evaluates nothing: ratchet eval {folder} --benchmarks gsm8k, and compare its folder")
     names = trained_names(plan)
-    wanted = names.get(iteration, int(iteration) if iteration.isdigit() else -1) if iteration else max(models)
+    wanted = names.get(iteration, int(iteration) if iteration.isdecimal() else -1) if iteration else max(models)
     if wanted not in models:
         shown = {number: f" ({label})" for label, number in names.items() if not label.startswith("iteration")}
         have = ", ".join(f"{number}{shown.get(number, '')}" for number in sorted(models))

@@ -78,7 +78,7 @@ def _threads() -> Check:
     asked, have = os.environ.get("OMP_NUM_THREADS", ""), cores()
     installed = os.cpu_count() or have
     of = f"{have} cores" + (f" of the machine's {installed}" if installed != have else "")
-    if asked.isdigit() and int(asked) > have:
+    if asked.isdecimal() and int(asked) > have:
         return Check("threads", False, f"OMP_NUM_THREADS={asked}, but there are {of}", install=f"export OMP_NUM_THREADS={have}")
     return Check("threads", True, f"OMP_NUM_THREADS={asked or 'not set'}, {of}; executor.threads=auto shares them")
 

@@ -128,11 +128,14 @@ class LocalExecutor:
 
 
 class _Ticking:
-    """Calls `tick` twice a second from a thread while the block runs; the yielded function counts a shard."""
+    """Calls `tick` twice a second from a thread while the block runs; the yielded function counts a shard.
+
+    Never from both threads at once: `tick` keeps figures between its calls.
+    """
 
     def __init__(self, tick: Tick) -> None:
         self._tick, self._count = tick, 0
-        self._stop = threading.Event()
+        self._stop, self._ticking = threading.Event(), threading.Lock()
         self._thread = threading.Thread(target=self._loop, daemon=True)
 
     def __enter__(self) -> Callable[[], None]:
@@ -140,12 +143,14 @@ class _Ticking:
         return self._done
 
     def _done(self) -> None:
-        self._count += 1
-        self._tick(self._count)
+        with self._ticking:
+            self._count += 1
+            self._tick(self._count)
 
     def _loop(self) -> None:
         while not self._stop.wait(0.5):
-            self._tick(self._count)
+            with self._ticking:
+                self._tick(self._count)
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()

@@ -60,12 +60,21 @@ def pass_at_k_s(samples: int, copies: Sequence[int], k: int, s: int) -> float:
     occurs m times is left out in one way, or gives j of its copies in C(m, j) ways.
     """
     _check(samples, k)
-    ways = np.zeros((s + 1, k + 1))
-    ways[0, 0] = 1.0
+    try:
+        with np.errstate(over="raise"):
+            return _at_least(samples, copies, k, s, float)
+    except (OverflowError, FloatingPointError):  # from about 1,030 samples on there are more subsets than floats can count
+        return _at_least(samples, copies, k, s, object)
+
+
+def _at_least(samples: int, copies: Sequence[int], k: int, s: int, numbers: type) -> float:
+    """`pass_at_k_s`, counted in floats or (`object`) in whole numbers of any size."""
+    ways = np.zeros((s + 1, k + 1), numbers)
+    ways[0, 0] = 1
     for m in copies:
         for d in range(s, -1, -1):  # downwards: a text is used once
             if ways[d].any():
-                gained = np.zeros(k + 1)
+                gained = np.zeros(k + 1, numbers)
                 for j in range(1, min(m, k) + 1):
                     gained[j:] += math.comb(m, j) * ways[d, : k + 1 - j]
                 ways[min(d + 1, s)] += gained

@@ -13,8 +13,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from configs.errors import InputError, RatchetError
 from pipelines.home import home
+
+TORN = (msgspec.DecodeError, UnicodeDecodeError)  # what msgspec says of half a file, or of other bytes in its place
 
 
 @contextmanager

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import msgspec
 
+from pipelines.files import TORN
+
 LIVE = "live.json"
 _POINTS = 240  # of a training curve; when there are more, every second one goes
 _SILENT = 90.0  # seconds without a sign of life after which a run on another machine counts as stopped
@@ -70,11 +72,11 @@ def write_live(folder: Path, live: Live) -> None:
 
 
 def read_live(folder: Path) -> Live | None:
-    """The last sign of life; None where there is none, as in older runs, or a power cut has left half of one: it is worth
+    """The last sign of life; None where there is none, as in older runs, or a power cut has torn it: it is worth
     nothing later and nothing depends on it."""
     try:
         return msgspec.json.decode((folder / LIVE).read_bytes(), type=Live)
-    except (FileNotFoundError, msgspec.DecodeError):
+    except (FileNotFoundError, *TORN):
         return None
 
 

@@ -66,10 +66,10 @@ def _split(name: str, iteration: int | None) -> tuple[str, int | None]:
     if not at or not is_run(run):
         return name, iteration
     names = [n for phase, recipe in phases_of(_trained_on(run)) for n in model_names(phase, recipe.iterations.count)]
-    if iteration is not None or not (wanted.isdigit() or wanted in names):
+    if iteration is not None or not (wanted.isdecimal() or wanted in names):
         known = f" (of {', '.join(names)})" if names else ""
         raise ConfigError(f"{name}: give one number or name of an iteration{known}, as {run}@1, or --iteration 1")
-    return run, int(wanted) if wanted.isdigit() else 1 + names.index(wanted)
+    return run, int(wanted) if wanted.isdecimal() else 1 + names.index(wanted)
 
 
 def _trained_on(run: str) -> Recipe:

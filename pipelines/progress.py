@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import msgspec
 
 from configs.errors import InputError
+from pipelines.files import TORN
 from pipelines.live import CurveKeeper, Live, new_live, read_live, write_live
 from pipelines.stage import Task
 
@@ -187,7 +188,7 @@ def _read(work_folder: Path) -> Sequence[tuple[str, dict[str, Any]]]:
     for path in sorted(work_folder.glob("progress-*.json")):
         try:
             found.append((path.name, msgspec.json.decode(path.read_bytes())))
-        except FileNotFoundError:  # finished between listing and reading
+        except (FileNotFoundError, *TORN):  # finished between listing and reading, or left by a power cut
             continue
     return found
 

@@ -16,6 +16,7 @@ import msgspec
 from configs.rows import Problem, ProblemScore, Sample, VerdictRow
 from pipelines.compare import p_value, paired
 from pipelines.files import write_json, writing
+from pipelines.markdown import cell, fenced
 from pipelines.plan import Plan
 from pipelines.stage import Stage
 from pipelines.statistics import clustered
@@ -146,7 +147,7 @@ def _write_answers(path: Path, stage: Stage, store: Store) -> None:
 
 def markdown(found: dict[str, Any]) -> Iterator[str]:
     """`results.md`, line by line."""
-    yield f"# Results of {_cell(found['run'])}"
+    yield f"# Results of {cell(found['run'])}"
     yield ""
     yield f"Base model: `{found['base_model']}`."
     yield "Intervals are 95 %: Wilson's for one answer a problem, else clustered by problem."
@@ -170,7 +171,7 @@ def markdown(found: dict[str, Any]) -> Iterator[str]:
         )
         if told not in seen:
             seen.add(told)
-            yield from ("", told + ". The first prompt, exactly:", "", *_fenced(e["prompt_example"]))
+            yield from ("", told + ". The first prompt, exactly:", "", *fenced(e["prompt_example"]))
 
 
 def _tables_of_samples(sampled: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -189,7 +190,7 @@ def _tables_of_samples(sampled: Sequence[dict[str, Any]]) -> Iterator[str]:
     for s in sampled:
         if len(s["seeds"]) > 1:
             each = ", ".join(f"{seed}: {value:.1%}" for seed, value in s["seeds"].items())
-            yield f"Mean accuracy of {_cell(s['model'])} on {_cell(s['benchmark'])} by seed: {each}."
+            yield f"Mean accuracy of {cell(s['model'])} on {cell(s['benchmark'])} by seed: {each}."
 
 
 def _rm(sampled: dict[str, Any], k: int) -> dict[str, Any] | None:
@@ -202,19 +203,7 @@ def _rm(sampled: dict[str, Any], k: int) -> dict[str, Any] | None:
 def _section(title: str, columns: dict[str, Column], rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     yield from ("", f"## {title}", "", f"| {' | '.join(columns)} |", "|" + "---|" * len(columns))
     for row in rows:
-        yield f"| {' | '.join(_cell(column(row)) for column in columns.values())} |"
-
-
-def _cell(value: Any) -> str:
-    return str(value).replace("|", "\\|").replace("\n", " ")
-
-
-def _fenced(text: str) -> list[str]:
-    """A code block that no backticks of the text end."""
-    fence = "```"
-    while fence in text:
-        fence += "`"
-    return [fence, text, fence]
+        yield f"| {' | '.join(cell(column(row)) for column in columns.values())} |"
 
 
 def _figure(figure: dict[str, Any] | None) -> str:

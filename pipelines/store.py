@@ -22,7 +22,7 @@ import msgspec
 
 from configs.errors import InputError
 from configs.rows import Row, arrow_schema
-from pipelines.files import disk_error, exclusively, fsync, fsync_tree, read_json, sha256_of, write_json, writing
+from pipelines.files import TORN, disk_error, exclusively, fsync, fsync_tree, read_json, sha256_of, write_json, writing
 
 MANIFEST = "manifest.json"
 
@@ -170,7 +170,7 @@ class Journal:
                     break
                 try:
                     self.groups.append(msgspec.json.decode(line))
-                except msgspec.DecodeError:
+                except TORN:
                     break
                 good += len(line)
         with self.path.open("ab") as f:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from pipelines.files import exclusively, write_json
+from configs.errors import RatchetError
+from pipelines.files import TORN, exclusively, write_json
 from pipelines.hardware import Peaks
 from pipelines.stage import ShardResult, ShardRunner, Task, kinds
 from pipelines.store import Progress
@@ -30,7 +34,13 @@ def run_shard(task: Task, shard: int) -> None:
             result = _opened[1](shard, progress)
             result.timing.setdefault("seconds", time.monotonic() - began)
             result.timing |= peaks.read()
-            write_json(marker(task, shard), msgspec.to_builtins(result))
+            content = msgspec.to_builtins(result)
+            if bad := list(_not_finite(content)):  # JSON has no word for them: the shard would count as done, but not be read
+                raise RatchetError(
+                    f"{task.label}, shard {shard}: {', '.join(bad)}: not finite, so the shard is not recorded as done. "
+                    "Look for damaged weights, or a training that has diverged"
+                )
+            write_json(marker(task, shard), content)
     progress.path.unlink(missing_ok=True)
 
 
@@ -52,7 +62,23 @@ def missing_shards(task: Task, count: int) -> list[int]:
 
 def shard_results(task: Task, count: int) -> list[ShardResult]:
     """Results of all shards, in order."""
-    return [msgspec.json.decode(marker(task, s).read_bytes(), type=ShardResult) for s in range(count)]
+    return [_read(marker(task, s)) for s in range(count)]
+
+
+def _read(path: Path) -> ShardResult:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=ShardResult)
+    except TORN as e:
+        raise RatchetError(f"{path}: cannot be read ({e}); remove the file and resume: the shard is done again") from e
+
+
+def _not_finite(value: Any, name: str = "") -> Iterator[str]:
+    """Dotted names of the numbers that are NaN or infinite, with their values."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield f"{name} = {value}"
+    elif isinstance(value, dict | list):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _not_finite(item, f"{name}.{key}" if name else str(key))
 
 
 def rest() -> None:

@@ -12,6 +12,7 @@ from configs.schema import PromptSection, Recipe
 from data_gen.prompts import PromptEncoder
 from pipelines.export.base import Base, chain, hub_set, set_in_words, set_licence
 from pipelines.export.source import Figure, Source
+from pipelines.markdown import cell, fenced
 from pipelines.runner import summary
 from pipelines.statistics import paired_difference
 
@@ -63,7 +64,7 @@ class Card:
         sections |= {f"Training: run {r.recipe.name}, to {_called(r)}": _training(r) for r in self.chain}
         sections |= {"Limits": self._limits(), "Licences": self._licences()}
         sections["Software"] = [", ".join(f"{k} {v}" for k, v in self.trained["software"].items())]
-        sections["Recipe"] = ["What differs from the defaults:", "", "```yaml", *_settings(self.recipe), "```"]
+        sections["Recipe"] = ["What differs from the defaults:", "", *fenced(_settings(self.recipe), "yaml")]
         lines = [f"# {self.recipe.name}, {_called(self.source)}", "", *self._made()]
         for title, text in sections.items():
             lines += ["", f"## {title}", "", *text]
@@ -110,9 +111,9 @@ class Card:
         others = [f.metrics["prompt"] for f in self.source.figures()]
         own = all(p == self.recipe.data.prompt.model_dump() for p in others)
         return [
-            "```python", *code, "```", "", "```", command, "```", "",
-            f"The prompt of training{' and evaluation' if own else ''}, special tokens spelled out:", "", "```",
-            *encoder.text("QUESTION").splitlines(), "```", *([] if own else self._asked(others)),
+            *fenced("\n".join(code), "python"), "", *fenced(command), "",
+            f"The prompt of training{' and evaluation' if own else ''}, special tokens spelled out:", "",
+            *fenced(encoder.text("QUESTION").removesuffix("\n")), *([] if own else self._asked(others)),
         ]  # fmt: skip
 
     def _asked(self, prompts: Sequence[dict[str, Any]]) -> list[str]:
@@ -120,7 +121,7 @@ class Card:
         lines = ["", "Evaluations asked differently:"]
         for prompt in {str(p): p for p in prompts}.values():
             text = PromptEncoder(self.source.model.path, PromptSection.model_validate(prompt)).text("QUESTION")
-            lines += ["", "```", *text.splitlines(), "```"]
+            lines += ["", *fenced(text.removesuffix("\n"))]
         return lines
 
     def _accuracy(self) -> list[str]:
@@ -135,7 +136,7 @@ class Card:
         sets = [f"- `{b.name}`: {set_in_words(b.source)}" for b in self.recipe.evaluation.benchmarks]
         answers = "from a box or a `####` line only" if m["mode"] == "strict" else "leniently, down to the last number"
         return [
-            *(f"| {' | '.join(row)} |" for row in rows), "", *sets,
+            *(f"| {' | '.join(map(cell, row))} |" for row in rows), "", *sets,
             f"- Answers are read {answers}; {sampling['max_tokens']} tokens at most; engine {sampling['engine']}, "
             f"{sampling['dtype']}.",
             "- Intervals: Wilson's for one answer a problem, clustered by problem for several; a paired bootstrap for gains.",
@@ -219,14 +220,14 @@ def _training(source: Source) -> list[str]:
         head, _, rest = stage["label"].partition("/")
         artefact = source.place(stage)
         if "/" not in rest and (head == "problems" or head in source.upto) and artefact.done:
-            lines.append(f"| `{stage['label']}` | {summary(stage['kind'], artefact.manifest())} |")
+            lines.append(f"| `{cell(stage['label'])}` | {cell(summary(stage['kind'], artefact.manifest()))} |")
     return lines
 
 
-def _settings(recipe: Recipe) -> list[str]:
+def _settings(recipe: Recipe) -> str:
     """What differs from the defaults, as YAML, without the executor and without folders of this machine."""
     changed = recipe.model_dump(mode="json", exclude_defaults=True, exclude={"executor"})
-    return yaml.safe_dump(_without_folders(changed), sort_keys=False, allow_unicode=True).splitlines()
+    return yaml.safe_dump(_without_folders(changed), sort_keys=False, allow_unicode=True).removesuffix("\n")
 
 
 def _without_folders(value: Any) -> Any:

@@ -36,7 +36,8 @@ class Figure:
 class Source:
     """An iteration of a run: `label` is its name in reports (iteration2; sft, rft1 of phases), None for the model that the
     run began with. `number` counts the models of all phases as RUN@NUMBER does; it is None for an iteration of a phase that
-    trained a reward model alone. `best_on` is the benchmark on which it is the best, where that was asked for.
+    trained a reward model alone, and 0 in a run that trained nothing else: what was measured there is the model that it began
+    with. `best_on` is the benchmark on which it is the best, where that was asked for.
     """
 
     def __init__(self, reference: str, benchmark: str | None = None) -> None:
@@ -73,8 +74,9 @@ class Source:
 
     @property
     def name(self) -> str:
-        """As in `runs/demo@2`, or `runs/mine@rft1`."""
-        return f"{self.run.path}@{self.label if self.label and self.recipe.phases else self.number}"
+        """As in `runs/demo@2`, `runs/mine@rft1`, or `runs/rm@iteration1` of a run that trained a reward model alone."""
+        named = self.recipe.phases or not self.number
+        return f"{self.run.path}@{self.label if self.label and named else self.number}"
 
     @cached_property
     def models(self) -> list[str]:
@@ -181,13 +183,13 @@ class Source:
     def _found(self, wanted: str) -> tuple[str | None, int | None]:
         """Name and number of an iteration by its number, its name, or `last`: the last one that trained a model, if any did."""
         names = self.models or list(self.iterations)
-        numbers = {name: i for i, name in enumerate(names, 1)}
+        numbers = {name: i for i, name in enumerate(self.models, 1)} or dict.fromkeys(names, 0)
         if wanted == "last":
-            return (names[-1], len(names)) if names else (None, 0)
+            return (names[-1], numbers[names[-1]]) if names else (None, 0)
         if wanted in self.iterations:
             return wanted, numbers.get(wanted)
-        if wanted.isdigit() and int(wanted) <= len(names):
-            return (names[int(wanted) - 1], int(wanted)) if int(wanted) else (None, 0)
+        if wanted.isdecimal() and int(wanted) <= len(names):
+            return (names[int(wanted) - 1], numbers[names[int(wanted) - 1]]) if int(wanted) else (None, 0)
         raise InputError(f"{self.run.path} has {self._choices()}, not `{wanted}`; `last` and `best` are names too")
 
     def _choices(self) -> str:

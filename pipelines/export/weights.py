@@ -24,7 +24,9 @@ def export_weights(source: Source, what: str, to: Path, base_model: str | None) 
     if what == "adapter" and adapter == "full":
         raise InputError(f"{source.name} has no adapter: its training changed all weights; give --what model")
     base = base_of(source, base_model)
-    with writing(to) as temporary:
+    folder = to.resolve()  # `.` has no name that something could be written beside
+    here = folder == Path.cwd()
+    with writing(folder) as temporary:
         merged = None
         if what == "adapter":
             temporary.mkdir()
@@ -35,11 +37,12 @@ def export_weights(source: Source, what: str, to: Path, base_model: str | None) 
         else:
             merged = _merged(source.model.path, trained.model, temporary)
         Card(source, base, merged).write(temporary)
-    size = sum(f.stat().st_size for f in to.iterdir())
+    size = sum(f.stat().st_size for f in folder.iterdir())
     kind = {None: "adapter", "full": "model"}.get(merged, f"merged model, {merged}")
     below = base.hub if base.hub and base.exact else str(source.model.path)
     code, command = loading(below, merged, str(to), source.recipe)
-    return [f"{source.name} -> {to} ({kind}, {size / 1e6:,.1f} MB, with a model card)", "", *code, "", command]
+    replaced = ["  the folder that you are in was replaced: `cd .` shows what it holds"] if here else []
+    return [f"{source.name} -> {to} ({kind}, {size / 1e6:,.1f} MB, with a model card)", *replaced, "", *code, "", command]
 
 
 def _merged(base: Path, adapter: Path, folder: Path) -> str:

@@ -31,13 +31,14 @@ def work_of(kind: str) -> str:
 
 
 def by_work(run: RunRecord) -> dict[str, float]:
-    """Seconds of this run by what was done, attempts that failed included; what took most first."""
+    """Seconds of this run by what was done, attempts that failed included; what took most first, and nothing that took
+    no time at all: a chart has no style for what it does not show."""
     total: dict[str, float] = {}
     kinds = {s.key: s.kind for s in run.stages}
     for key, taken in spent(run).items():
         name = work_of(kinds.get(key, ""))
         total[name] = total.get(name, 0.0) + taken
-    return dict(sorted(total.items(), key=lambda item: -item[1]))
+    return dict(sorted(((name, taken) for name, taken in total.items() if taken > 0), key=lambda item: -item[1]))
 
 
 def spent(run: RunRecord) -> dict[str, float]:

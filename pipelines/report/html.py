@@ -10,8 +10,11 @@ from typing import Any
 from markupsafe import Markup
 from markupsafe import escape as _escape
 
-# C0 and C1 controls (tab and line feed aside), and those that reorder or hide text around them.
-_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ufffe\uffff]")
+# C0 and C1 controls (tab and line feed aside), and those that reorder or hide text around them; tags are text that is hidden.
+_CONTROLS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ufffe\uffff"
+    "\U000e0000-\U000e007f]"
+)
 _VOID = {"meta", "input", "br"}
 
 

@@ -5,11 +5,13 @@ A pure function of both: whoever scores the same samples with the same model fin
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from configs.errors import RatchetError
 from configs.rows import Problem, Sample, Score
 from configs.schema import PromptSection, TrainingSection
 from data_gen.prompts import PromptEncoder
@@ -48,6 +50,8 @@ class RewardScoreStage:
             responses = [response_of(encoder, questions[s.problem], s, scorer.kind) for s in samples]
             began = time.monotonic()
             values = scorer.score(responses, lambda done: report({"done": done, "total": len(samples)}))
+            for s, v in zip(samples, values, strict=True):
+                refuse_not_finite(v, folder, f"sample {s.id} of problem {s.problem}")
             seconds = time.monotonic() - began
             key = task.inputs["reward_model"][1]
             rows = [
@@ -76,6 +80,16 @@ def response_of(encoder: PromptEncoder, question: str, answer: Answer, kind: str
     ids = solution_ids(encoder, answer)
     spans = step_spans(encoder.tokenizer, ids) if kind == "process" else []
     return Response(encoder.encode(question), ids, [s.end - 1 for s in spans] or [len(ids) - 1])
+
+
+def refuse_not_finite(scores: Sequence[float], model: Path, whose: str) -> None:
+    """Raises RatchetError where a score is no number to compare: rewards and orders made of it would mean nothing."""
+    bad = next((s for s in scores if not math.isfinite(s)), None)
+    if bad is not None:
+        raise RatchetError(
+            f"the reward model in {model} gives {whose} the score {bad}: its weights are damaged or its training has diverged; "
+            "train it again, with a lower reward_model.learning_rate"
+        )
 
 
 register(RewardScoreStage())

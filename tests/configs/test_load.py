@@ -176,6 +176,7 @@ def test_an_override_fills_a_section_left_empty(write: Write):
         ("sampling.n=[", "the value is not valid YAML"),
         ("name.x=1", "`name` is a value, not a section"),
         ("evaluation.benchmarks.3.name=x", "`evaluation.benchmarks` has items 0 to 0"),
+        ("evaluation.benchmarks.².name=x", "`evaluation.benchmarks` has items 0 to 0"),
         ("evaluation.benchmarks.first.name=x", "`evaluation.benchmarks` has items 0 to 0"),
         ("sampling.temprature=1", "unknown key `sampling.temprature`; did you mean `sampling.temperature`?"),
         ("sampling.n=x", "`sampling.n`: Input should be a valid integer"),

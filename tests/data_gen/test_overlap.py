@@ -55,6 +55,14 @@ def test_a_short_question_counts_as_a_whole_and_a_short_solution_not_at_all():
     assert overlaps([Trained("r", "What is 2 + 4? What is 2 - 3?")], evaluation) == []
 
 
+def test_a_question_of_signs_alone_counts_where_it_stands_literally():
+    texts = {"signs": "\U0001f9ee = ?", "marks": "\u2211!", "word": "x = ?", "none": " "}
+    evaluation = [problem(name, text) for name, text in texts.items()]
+    assert overlaps([Trained("r", "2 + 3 = 5, and so 5 - 3 = 2?")], evaluation) == []
+    found = overlaps([Trained("r", "2 = 2"), Trained("s", "user: \U0001f9ee = ?\nassistant: 3")], evaluation)
+    assert [(o.problem, o.row, o.share, o.shared) for o in found] == [("signs", "s", 1.0, "\U0001f9ee = ?")]
+
+
 def test_generated_problems_are_compared_by_core():
     wording = "Omar has 8 pens and buys 5 more at the shop on the corner, how many has he now?"
     evaluation = [problem("t", wording, core="8+5")]

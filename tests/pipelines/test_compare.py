@@ -125,7 +125,7 @@ def test_the_words_follow_the_test(tmp_path: Path):
 
 @pytest.mark.parametrize(("second", "message"), [
     ("{one}@7", "has evaluated iterations 0, 1, not 7"), ("nowhere", "is not a run folder"),
-    ("nowhere@1", "is not a run folder"),
+    ("{one}@²", "has evaluated iterations 0, 1, not ²"), ("nowhere@1", "is not a run folder"),
     ("{other}", r"no benchmark with the same decoding in both \(.*sums greedy.*words greedy"),
     ("{unlike}", "sums: .* have no problem in common"), ("{broken}", "is not finished: ratchet resume"),
     ("{unstarted}", "has not been started: ratchet resume"), ("{bare}", "evaluates nothing: ratchet eval"),

@@ -129,7 +129,7 @@ def test_data_sets_in_the_folder_are_counted_and_missing_ones_named(tmp_path: Pa
 
 def test_more_threads_than_cores_are_said(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(doctor, "cores", lambda: 2)
-    for value, ok in {"1": True, "2": True, "3": False, "": True}.items():
+    for value, ok in {"1": True, "2": True, "3": False, "": True, "²": True}.items():
         monkeypatch.setenv("OMP_NUM_THREADS", value)
         assert doctor._threads().ok is ok
     monkeypatch.setenv("OMP_NUM_THREADS", "64")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,15 +17,15 @@ import pytest
 from configs.errors import RatchetError
 from configs.load import load_recipe
 from configs.schema import ExecutorSection
-from pipelines.executor import Executor, open_executor
+from pipelines.executor import Executor, _Ticking, open_executor
 from pipelines.models import resolve_model
 from pipelines.plan import build, resolve
 from pipelines.progress import Reporter
 from pipelines.runfolder import RunFolder
 from pipelines.runner import run_plan
-from pipelines.stage import Task, task_of
+from pipelines.stage import ShardResult, Task, kinds, task_of
 from pipelines.store import Store
-from pipelines.work import marker, missing_shards
+from pipelines.work import marker, missing_shards, run_shard, shard_results
 from tests.pipelines.helpers import assert_same, contents, ratchet
 
 
@@ -39,6 +41,23 @@ def test_rows_do_not_depend_on_workers_or_executor(tiny_recipe: Callable[..., Pa
     assert len(first) > 10
     for other in stores.values():
         assert_same(first, other)
+
+
+def test_what_is_told_of_progress_comes_from_one_thread_at_a_time() -> None:
+    inside, together, counts = threading.Lock(), [], []
+
+    def tick(done: int) -> None:
+        together.append(not inside.acquire(blocking=False))
+        counts.append(done)
+        time.sleep(0.01)
+        if not together[-1]:
+            inside.release()
+
+    until = time.monotonic() + 1.2
+    with _Ticking(tick) as done:
+        while time.monotonic() < until:  # busy when the other thread's time comes, twice
+            done()
+    assert not any(together) and counts == sorted(counts)
 
 
 @pytest.fixture(params=["local", "ray"])
@@ -59,6 +78,20 @@ def test_errors_come_back_as_they_are(executor: Executor, tmp_path: Path) -> Non
     with pytest.raises(RatchetError, match=r"absent\.jsonl"):
         executor.run(task, [0], lambda done: None)
     assert not list(tmp_path.rglob("part-*"))
+
+
+def test_figures_that_are_not_finite_are_refused_before_the_shard_counts_as_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = _task(tmp_path, "score")
+    result = ShardResult(rows=1, metrics={"total": math.nan, "by": [0.5, {"low": -math.inf}]})
+    monkeypatch.setattr(type(kinds()["score"]), "open", lambda *_: lambda *_: result)
+    with pytest.raises(RatchetError, match=r"score, shard 3: metrics\.total = nan, metrics\.by\.1\.low = -inf: not finite"):
+        run_shard(task, 3)
+    assert missing_shards(task, 4) == [0, 1, 2, 3]
+    marker(task, 0).write_text('{"rows": 1, "metrics": {"total": NaN}}')  # as an earlier version left it
+    with pytest.raises(RatchetError, match=r"shard-00000\.json: .*; remove the file and resume"):
+        shard_results(task, 1)
 
 
 def test_the_executor_works_on_after_an_error(executor: Executor, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from statistics import fmean
 
 import pytest
@@ -62,6 +63,18 @@ def test_all_samples_drawn_is_the_papers_definition():
     assert pass_at_k_s(32, [3, 4, 5], 32, 4) == 0.0
     assert reward_at_k_s([True] * 4 + [False] * 28, 32, 4) == 1.0
     assert reward_at_k_s([True] * 3 + [False] + [True] * 28, 32, 4) == 0.0
+
+
+@pytest.mark.parametrize(("n", "k", "correct"), [(1100, 550, 9), (1100, 550, 900), (2000, 1999, 1700), (1031, 4, 600)])
+def test_more_subsets_than_floats_can_count(n: int, k: int, correct: int):
+    """With no text twice: the chance that at least four of the k drawn are correct (hypergeometric)."""
+    fewer = sum(math.comb(correct, i) * math.comb(n - correct, k - i) for i in range(4))
+    assert pass_at_k_s(n, [1] * correct, k, 4) == pytest.approx(1 - fewer / math.comb(n, k), abs=1e-12)
+
+
+def test_figures_of_fewer_samples_are_what_they_were_to_the_last_bit():
+    """Artefacts in the store were made with these."""
+    assert pass_at_k_s(64, [3, 5, 2, 9], 32, 4).hex() == "0x1.487432592e147p-1"
 
 
 def test_ties_in_reward_go_to_the_earlier_sample():

@@ -20,6 +20,7 @@ from pipelines.cli import app
 from pipelines.store import planned, read_rows
 from pipelines.stored import score_file
 from tests.conftest import TinyRun
+from tests.pipelines.helpers import ratchet
 
 Export = Callable[..., tuple[str, Any]]
 
@@ -231,6 +232,7 @@ def test_what_does_not_exist_is_said(lora_run: TinyRun, pairs_run: TinyRun, tiny
         (lora_run, ("--what", "samples", "--benchmark", "gsm8k"), "", "no evaluation `gsm8k`; the run has: held"),
         (lora_run, ("--what", "samples"), "@0", "has no stored samples to learn from"),
         (lora_run, ("--what", "sft"), "@3", "has iterations 1 to 2, not `3`"),
+        (lora_run, ("--what", "sft"), "@²", "has iterations 1 to 2, not `²`"),
         (lora_run, ("--what", "sft"), "@first", "not `first`; `last` and `best`"),
         (pairs_run, ("--what", "pairs"), "@best", "no trained iteration has been measured"),
         (lora_run, ("--what", "sft"), "@0", "is no trained model: "),
@@ -238,6 +240,24 @@ def test_what_does_not_exist_is_said(lora_run: TinyRun, pairs_run: TinyRun, tiny
         error = refusal(run, *to, *options, at=at)
         assert said in str(error) and error.exit_code == 2
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_of_a_reward_model_alone_exports_what_it_measured(tiny_run: TinyRun, export: Export, tmp_path: Path) -> None:
+    """The answers are those of the model that it began with."""
+    wanted = ["training.method=reward_model", "training.adapter=lora", "reward_model={kind: outcome, validation_fraction: 0.0}",
+              "sampling.temperature=0.7", "evaluation.samples=2"]  # fmt: skip
+    ratchet("run", str(tiny_run.recipe), "--run-dir", "alone", *wanted, home=tmp_path / "home", cwd=tmp_path)
+    run = TinyRun(tiny_run.recipe, tmp_path / "alone", tmp_path / "home", "")
+    measured = {s.id for s in stored(run, "initial/words/sampled/sample", Sample)}
+    for i, at in enumerate(("", "@1", "@iteration1", "@0")):
+        said, rows = export(run, f"{i}.jsonl", "--what", "samples", "--benchmark", "words", at=at)
+        assert {r["sample_id"] for r in rows} == measured and len(measured) == 16
+    assert f"of {run.folder}@0 ->" in said
+    refused = refusal(run, "--what", "sft", "--to", str(tmp_path / "sft.jsonl"))
+    assert "has trained no model (training.method: reward_model)" in str(refused)
+    assert f"{run.folder}@iteration1 has no evaluation `gsm8k`; the run has: words" in str(
+        refusal(run, "--what", "samples", "--benchmark", "gsm8k", "--to", str(tmp_path / "none.jsonl"))
+    )
 
 
 def test_files_are_named_by_their_format_and_never_replaced(lora_run: TinyRun, tmp_path: Path) -> None:

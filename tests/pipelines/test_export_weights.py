@@ -150,6 +150,18 @@ def test_nothing_is_replaced_and_nothing_is_left_half_written(lora_run: TinyRun,
     assert sorted(p.name for p in tmp_path.iterdir()) == ["broken", "empty", "full"] and not list(empty.iterdir())
 
 
+@pytest.mark.parametrize("what", ["model", "adapter"])
+def test_the_empty_folder_that_one_is_in_can_be_given(
+    lora_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path / "out")
+    monkeypatch.setenv("RATCHET_HOME", str(lora_run.home))
+    done = CliRunner().invoke(app, ["export", str(lora_run.folder), "--what", what, "--to", "."])
+    assert done.exit_code == 0 and "`cd .` shows what it holds" in done.output, (done.output, done.exception)
+    assert (tmp_path / "out" / "README.md").is_file() and [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
 def _with_broken_adapter(run: TinyRun, folder: Path) -> Path:
     """The run with a store of its own, in which a weight of the last adapter is not a number."""
     copied(run, folder)

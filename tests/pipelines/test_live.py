@@ -64,8 +64,9 @@ def test_the_sign_of_life_survives_a_torn_file(tmp_path: Path) -> None:
     live = Live(host="h", pid=1, beat=0.0, stage="a", fraction=0.5)
     write_live(tmp_path, live)
     assert read_live(tmp_path) == live and live.beat == pytest.approx(time.time(), abs=30)
-    (tmp_path / "live.json").write_bytes(b'{"host": "h"')
-    assert read_live(tmp_path) is None
+    for torn in (b'{"host": "h"', b"", b'{"host": "\xff\xfe"}'):
+        (tmp_path / "live.json").write_bytes(torn)
+        assert read_live(tmp_path) is None
 
 
 @pytest.mark.parametrize(("host", "age", "ended", "locked", "expected"), [
@@ -99,6 +100,16 @@ def test_progress_adds_up_over_shards_and_resumes(tmp_path: Path) -> None:
     tick(1)
     assert (live.shards_done, live.fraction) == (2, pytest.approx(2.25 / 4))
     assert live.done == 7.5, "what a finished shard has told still counts"
+
+
+def test_progress_files_torn_by_a_power_cut_stop_no_run(tmp_path: Path) -> None:
+    task, reporter = sampling_task(tmp_path), Reporter(every=0.0, stream=io.StringIO())
+    tick = reporter.stage(1, 1, task, shards=4, missing=4)
+    Progress(task.artefact.work / "progress-00000.json", 0.0)({"done": 5, "total": 10})
+    for shard, torn in enumerate((b"", b'{"pid": 1, "do', b'{"pid": "\xff"}'), 1):
+        (task.artefact.work / f"progress-{shard:05d}.json").write_bytes(torn)
+    tick(0)
+    assert (reporter.live.done, reporter.live.fraction) == (5, pytest.approx(0.5 / 4))
 
 
 def test_rates_and_the_time_left_follow_from_a_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,13 +219,20 @@ def wait_for(found: Callable[[], Any], process: subprocess.Popen[str], seconds: 
 
 
 def test_watching_a_live_run_from_another_process_until_it_ends(tiny_recipe: Recipe, home: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
+    folder, seen = tmp_path / "run", tmp_path / "seen.txt"
     run = start(tiny_recipe(*LONG), home, folder)
-    wait_for(lambda: (live := read_live(folder)) and live.stage, run)
-    watching = subprocess.Popen([*COMMAND, "status", str(folder), "--watch"], env=environment(home), stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT, text=True)  # fmt: skip
-    out, _ = watching.communicate(timeout=300)
-    assert run.wait(timeout=60) == 0 and watching.returncode == 0, out
+    wait_for(lambda: (live := read_live(folder)) and live.stage == "iteration1/sample" and live.shards_done > 0, run)
+    os.killpg(run.pid, signal.SIGSTOP)  # it stays in this stage, however late the other process is, until that has seen it
+    try:
+        with seen.open("w") as file:
+            arguments = [*COMMAND, "status", str(folder), "--watch"]
+            watching = subprocess.Popen(arguments, env=environment(home), stdout=file, stderr=subprocess.STDOUT, text=True)
+        wait_for(lambda: "iteration1/sample: " in seen.read_text(), watching)
+    finally:
+        os.killpg(run.pid, signal.SIGCONT)
+    ended = watching.wait(timeout=300)
+    out = seen.read_text()
+    assert run.wait(timeout=60) == 0 and ended == 0, out
     lines = out.splitlines()
     assert re.search(r": running, \d+ of \d+ stages done, \d+s gone", lines[0]), out
     assert re.search(r"^\[\d+/\d+\] iteration1/sample: +\d+%, \d+/40 shards, .*gone; run: ", out, re.MULTILINE), out

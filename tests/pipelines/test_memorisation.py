@@ -181,7 +181,7 @@ def test_what_cannot_be_probed_is_refused(knights_run: Callable[..., str], tiny_
         ({"model": knights_run("data.train.variant=names")}, "trained on variants"),
         ({"model": knights_run("data.validation=20")}, "holds some of its puzzles out .data.validation=20."),
         ({"model": "m", "trained": f"{run}@2"}, "has iterations 1 to 1, not 2"),
-        ({"model": f"{run}@1", "iteration": 1}, "give one number"),
+        ({"model": f"{run}@1", "iteration": 1}, "give one number"), ({"model": f"{run}@²"}, "give one number"),
         ({"model": "m", "iteration": 1}, "--iteration needs a run folder"),
         ({"model": "m", "variants": "leaf,leaves"}, "unknown `leaves`; there are: leaf, statement"),
         ({"model": "m", "people": "two"}, "--people: expected numbers"),

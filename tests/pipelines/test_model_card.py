@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
 from typer.testing import CliRunner
 
 from configs.evaluation_section import SourceSection
@@ -104,6 +106,25 @@ def test_the_recipe_in_it_is_the_runs_and_no_folder_is_named(at_home: TinyRun, t
         return data
 
     assert without_paths(written) == without_paths(own)
+
+
+def test_names_and_prompts_with_signs_of_markdown_break_no_table_and_no_block(at_home: TinyRun, tmp_path: Path) -> None:
+
+    def outline(card: ModelCard) -> Counter[str]:
+        made = MarkdownIt().enable("table").parse(card.text)
+        return Counter(t.type for t in made if t.type in ("heading_open", "table_open", "tr_open", "th_open", "td_open"))
+
+    fence = "```\n# no title\n```\n| no | table |"
+    run = copied(at_home, tmp_path / "run", data={"prompt": {"style": "chat", "system": fence}})
+    for name in ("plan.json", "recipe.yaml"):
+        text = (run / name).read_text()
+        (run / name).write_text(text.replace("/held/", "/he|ld/").replace("name: held", "name: he|ld"))
+    card = card_of(f"{run}@2", tmp_path / "card")
+    assert "| he\\|ld |" in card.text
+    assert outline(card) == outline(card_of(f"{at_home.folder}@2", tmp_path / "plain"))
+    blocks = [t.content for t in MarkdownIt().parse(card.text) if t.type == "fence"]
+    assert sum(fence in block for block in blocks) == 1, "the prompt of training"
+    assert any(fence in yaml.safe_load(block)["data"]["prompt"]["system"] for block in blocks if block.startswith("name: "))
 
 
 def test_a_licence_is_told_where_the_base_brings_its_own(at_home: TinyRun, tiny_model: Path, tmp_path: Path) -> None:

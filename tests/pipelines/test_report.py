@@ -22,6 +22,7 @@ from configs.errors import InputError
 from configs.rows import Example, Pair, Problem, ProblemScore, Sample, Step, VerdictRow
 from pipelines.live import Live, write_live
 from pipelines.report import write_report
+from pipelines.report.cost import by_work
 from pipelines.report.record import RunRecord
 from pipelines.report.samples import choose
 from pipelines.runfolder import RunFolder
@@ -493,6 +494,21 @@ def test_failed_and_repeated_attempts_count_as_time(tmp_path: Path) -> None:
     happened = cells(section(tree, "settings"))
     assert ["2026-01-01 00:02:00", "failed", "iteration1/verify", "RatchetError: full"] in happened
     assert ["2026-01-01 00:04:00", "started", "iteration1/verify", "attempt 2: 3 of 4 shards were missing"] in happened
+
+
+def test_work_that_took_no_time_at_all_stops_no_report(tmp_path: Path) -> None:
+    paths = []
+    for name, taken in (("quick", 0.0), ("slow", 3.0)):
+        world = HandMadeRun(tmp_path / name, name=name)
+        events: list[dict[str, Any]] = [{"event": "run started"}]
+        for kind, label, spent in (("train", "iteration1/train", 9.0), ("verify", "iteration1/verify", taken)):
+            key = world.add(kind, label)
+            events += [{"event": "started", "key": key}, {"event": "finished", "key": key, "seconds": spent}]
+        paths.append(world.write([*events, {"event": "run finished"}]))
+    assert by_work(RunRecord(paths[0])) == {"training": 9.0}
+    assert "Where the time went: training 9.0 s." in texts(parsed(write_report(paths[:1]).read_text()))
+    rows = cells(section(parsed(write_report(paths, tmp_path / "both.html").read_text()), "time"))
+    assert ["scoring", "–", "3.0 s"] in rows
 
 
 def test_a_whole_recipe_of_pairs_is_reported(tiny_run: TinyRun, tmp_path: Path, tiny_recipe: Callable[..., Path]) -> None:

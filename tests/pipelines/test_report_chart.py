@@ -51,6 +51,7 @@ def test_any_text_stays_text(text: str) -> None:
 
 def test_controls_and_signs_that_turn_text_around_are_shown_by_their_code() -> None:
     assert escape("a\x00b\u202ec\x1b[31m") == "a\u20390000\u203ab\u2039202E\u203ac\u2039001B\u203a[31m"
+    assert escape("a\u061cb\u180ec\U000e0041") == "a\u2039061C\u203ab\u2039180E\u203ac\u2039E0041\u203a"
     assert escape("lone \ud800 half") == "lone ? half"
     assert escape("é ü 漢 🙂\r\nx") == "é ü 漢 🙂\nx"
 

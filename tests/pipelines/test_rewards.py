@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,10 +14,12 @@ import pytest
 from configs.errors import ConfigError, RatchetError
 from configs.load import load_recipe
 from configs.rows import Example, Group, Problem, RewardedProblem, Row, Sample, Score, Step, VerdictRow
+from configs.schema import TrainingSection
 from data_gen.reward_data import is_held_out
 from data_gen.steps import step_spans
 from pipelines.engines import close_engine
 from pipelines.models import ResolvedModel
+from pipelines.online.shaping import RewardModelScorer
 from pipelines.plan import Plan, build, resolve
 from pipelines.runner import summary
 from pipelines.stage import Stage
@@ -172,6 +175,32 @@ def test_step_values_to_process_scores(world: World) -> None:
     assert all(len(r.steps) == 2 and 0.0 < r.value < 1.0 for r in rows)
     good, bad = ([r.value for r in rows if right[r.sample] == side] for side in (1.0, 0.0))
     assert sum(good) / len(good) > sum(bad) / len(bad) + 0.3
+
+
+class Diverged:
+    """A reward model that gives the third answer a score that is no number."""
+
+    kind = "outcome"
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def score(self, responses: Sequence[Any], *_: Any) -> list[list[float]]:
+        return [[math.nan if i == 2 else 0.5] for i in range(len(responses))]
+
+
+def test_scores_that_are_not_finite_are_refused_where_they_are_made(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainers.reward_head.Scorer", Diverged)
+    stage = score_stage(world, Stage("reward_train", "train", {}, given_key="diverged"))
+    with pytest.raises(RatchetError, match=r"reward_train/diverged/model gives sample p0#2 of problem p0 the score nan"):
+        world.run(stage)
+    assert not list(world.store.artefact("reward_score", stage.key).path.rglob("*.parquet"))
+    monkeypatch.setattr("pipelines.online.shaping.Scorer", Diverged)
+    settings = TrainingSection.model_validate(TRAINING)
+    scorer = RewardModelScorer(Path("rm"), settings, world.base, "float32", world.encoder, "minimum")
+    samples: list[Sample] = read_rows(world.store.artefact("sample", world.inputs["samples"].key), Sample)[:3]
+    with pytest.raises(RatchetError, match=r"in rm gives an answer to 'c\?' the score nan"):
+        scorer(["a?", "b?", "c?"], samples)
 
 
 def select(world: World, scores: Stage, **changes: Any) -> tuple[list[Example], dict[str, Any]]:

@@ -153,9 +153,10 @@ def test_a_journal_with_a_torn_tail_of_any_bytes_keeps_the_groups(tmp_path: Path
 
 def test_after_a_damaged_line_nothing_is_believed(tmp_path: Path):
     path = tmp_path / "j.jsonl"
-    path.write_bytes(b'["a"]\n{torn\n["b"]\n')
-    assert Journal(path).groups == [["a"]]
-    assert path.read_bytes() == b'["a"]\n'
+    for damaged in (b"{torn", b'["\xff"]'):
+        path.write_bytes(b'["a"]\n' + damaged + b'\n["b"]\n')
+        assert Journal(path).groups == [["a"]]
+        assert path.read_bytes() == b'["a"]\n'
 
 
 def test_progress_is_replaced_whole_and_not_too_often(tmp_path: Path):
