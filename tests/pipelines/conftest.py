@@ -39,7 +39,7 @@ def lora_run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Tiny
     recipe = write_tiny_recipe(root / "lora.yaml", tiny_model, [
         f"data.train={{source: jsonl, path: {root / 'own.jsonl'}}}", "iterations.count=2", "evaluation.samples=2",
         f"evaluation.benchmarks=[{{name: held, source: {{source: jsonl, path: {root / 'held.jsonl'}}}}}]",
-        "training={adapter: lora, lora: {r: 4, alpha: 8}, epochs: 10, batch_size: 4, learning_rate: 0.02, schedule: constant}",
+        "training={adapter: lora, lora: {r: 4, alpha: 8}, epochs: 100, batch_size: 12, learning_rate: 0.01, schedule: cosine}",
     ])  # fmt: skip
     return TinyRun(recipe, root / "run", root / "home", run_recipe(recipe, root))
 
