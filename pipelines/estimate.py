@@ -1,8 +1,8 @@
 """What a plan will cost: tokens, memory and time, before anything runs.
 
 Token counts are upper bounds from the recipe, or the measured mean length where the store holds samples of the
-same model. Rates are those measured on this machine's store for the same model and engine; where there are
-none, rough figures by device, said to be guesses. Memory is that of the largest stage (`pipelines.memory`).
+same model. Rates are those that the store holds of the same model and engine on such a device; where there are none,
+rough figures by device, said to be guesses. Memory is that of the largest stage (`pipelines.memory`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import msgspec
 from configs.schema import ONLINE, TrainingSection
 from data_gen.fields import opened
 from pipelines import memory
-from pipelines.hardware import cores, gpu, memory_bytes
+from pipelines.hardware import cores, device_name, gpu, memory_bytes
 from pipelines.plan import Plan
 from pipelines.shape import Shape
 from pipelines.stage import Stage
@@ -44,7 +44,7 @@ class Device(msgspec.Struct, frozen=True):
     def here() -> Device:
         """This machine."""
         found = gpu()
-        return Device(found[0], found[1], True) if found else Device(f"CPU, {cores()} cores", memory_bytes(), False)
+        return Device(device_name(), found[1] if found else memory_bytes(), found is not None)
 
 
 def estimate(plan: Plan, store: Store, shape: Shape, device: Device) -> dict[str, Any]:
@@ -113,15 +113,17 @@ def _rates(plan: Plan, store: Store, shape: Shape, device: Device) -> dict[str, 
     tokens = seconds = lengths = samples = 0.0
     for m in store.manifests("sample"):
         if all(m["config"].get(k) == v for k, v in wanted.items()):
-            tokens += m["timing"].get("generated_tokens", 0.0)
-            seconds += m["timing"].get("generate_seconds", 0.0)
+            if m.get("device") == device.name:
+                tokens += m["timing"].get("generated_tokens", 0.0)
+                seconds += m["timing"].get("generate_seconds", 0.0)
             if all(m["config"][k] == v for k, v in alike.items()):
                 lengths += m["metrics"]["tokens"]
                 samples += m["metrics"]["samples"]
     measured = tokens > 0 and seconds > 0
     generate = {"rate": tokens / seconds if measured else guessed[0], "source": "measured" if measured else "guess",
                 "mean_tokens": lengths / samples if samples else None}
-    steps = [m for m in store.manifests("train") if m["config"]["model"] == plan.model.fingerprint]
+    fingerprint = plan.model.fingerprint
+    steps = [m for m in store.manifests("train") if m["config"]["model"] == fingerprint and m.get("device") == device.name]
     learned, spent = sum(m["metrics"]["tokens"] for m in steps), sum(m["timing"].get("train_seconds", 0.0) for m in steps)
     train = {"rate": learned / spent if spent else guessed[1], "source": "measured" if spent else "guess"}
     return {"generate": generate, "train": train}

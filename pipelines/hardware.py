@@ -30,6 +30,12 @@ def gpu() -> tuple[str, int] | None:
     return properties.name, properties.total_memory
 
 
+def device_name() -> str:
+    """The first GPU's name, or `CPU, N cores`."""
+    found = gpu()
+    return found[0] if found else f"CPU, {cores()} cores"
+
+
 def resolve_dtype(dtype: str) -> str:
     """`auto`: bfloat16 on a GPU or on a CPU with matrix instructions for it (AMX), else float32."""
     if dtype != "auto":

@@ -12,6 +12,7 @@ import msgspec
 from configs.schema import Recipe
 from pipelines import work
 from pipelines.executor import Executor, InProcessExecutor, open_executor
+from pipelines.hardware import device_name
 from pipelines.plan import Plan
 from pipelines.progress import Reporter
 from pipelines.runfolder import RunFolder
@@ -112,6 +113,7 @@ def _manifest(
         "metrics": metrics,
         "timing": {"seconds": seconds, **timing},
         "software": software(),
+        "device": device_name(),
     }
 
 

@@ -61,7 +61,7 @@ def test_after_a_run_everything_is_cached_and_costs_nothing(tiny_run: TinyRun, m
 
 def test_after_a_run_rates_and_lengths_are_measured(tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("RATCHET_HOME", str(tiny_run.home))
-    e = estimated(tiny_run.recipe, tiny_run.store, "sampling.temperature=0.25")
+    e = estimated(tiny_run.recipe, tiny_run.store, "sampling.temperature=0.25", device=Device.here())
     stages, rate = by_label(e), e["rates"]["generate"]
     samples = Store(tiny_run.store).manifests("sample")
     total = sum(m["metrics"]["tokens"] for m in samples)
@@ -72,6 +72,16 @@ def test_after_a_run_rates_and_lengths_are_measured(tiny_run: TinyRun, monkeypat
     )
     assert stages["initial/words/greedy/sample"]["cached"]
     assert stages["iteration1/sample"]["tokens"] == int(16 * 8 * rate["mean_tokens"]) < 16 * 8 * 32
+
+
+def test_rates_of_another_device_are_not_used(tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("RATCHET_HOME", str(tiny_run.home))
+    here, there = (
+        estimated(tiny_run.recipe, tiny_run.store, "sampling.engine=transformers", device=d) for d in (Device.here(), GPU)
+    )
+    assert {r["source"] for r in here["rates"].values()} == {"measured"}
+    assert {r["source"] for r in there["rates"].values()} == {"guess"}
+    assert there["rates"]["generate"]["mean_tokens"] == here["rates"]["generate"]["mean_tokens"] is not None
 
 
 def test_rates_of_another_model_are_not_used(tiny_run: TinyRun, tmp_path: Path, home: Path):
