@@ -20,7 +20,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -289,18 +289,23 @@ def _status(name: str) -> int:
     raise RuntimeError(f"/proc/self/status has no {name}")
 
 
-def run_case(case: Case, weights: Path) -> None:
-    """The child process: its figures as the last line."""
+def begin() -> Measure:
+    """From here on memory is counted: what imports and the first product take is not the model's."""
     import torch
 
     import trainers.dpo
     import trainers.loop
     import trainers.policy_gradient
-    import trainers.sft  # noqa: F401  imports are not the model's memory
+    import trainers.sft  # noqa: F401
 
     torch.set_num_threads(1)
     torch.nn.functional.linear(torch.zeros(64, 64, dtype=torch.bfloat16), torch.zeros(64, 64, dtype=torch.bfloat16))
-    measure = Measure()
+    return Measure()
+
+
+def run_case(case: Case, weights: Path) -> None:
+    """The child process: its figures as the last line."""
+    measure = begin()
     if case.who == "ours":
         train_steps(settings_of(case), case.dtype, weights, measure)
     else:
@@ -317,9 +322,7 @@ def run(options: argparse.Namespace) -> None:
     found: dict[str, dict[str, Any]] = {}
     for shape in dict.fromkeys(c.shape for c in wanted):
         with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
-            command = "import sys; from pathlib import Path; from benchmarks.memory import make_weights; " \
-                      "make_weights(sys.argv[1], Path(sys.argv[2]))"  # fmt: skip
-            subprocess.run([sys.executable, "-c", command, shape, folder], check=True, capture_output=True)
+            weights_in_a_process(shape, folder)
             for case in (c for c in wanted if c.shape == shape):
                 found[case.label] = asdict(case) | run_child(case, folder, options.limit)
                 if case.who == "ours":
@@ -344,19 +347,29 @@ def again(path: Path) -> None:
 
 def run_child(case: Case, folder: str, limit: int) -> dict[str, Any]:
     """A case in a process of its own, on the weights in `folder`: its figures, or `failed` with the reason."""
-    command = [sys.executable, "-m", "benchmarks.memory", "--case", json.dumps(asdict(case)), "--weights", folder]
+    return measured(["benchmarks.memory", "--case", json.dumps(asdict(case)), "--weights", folder], limit)
+
+
+def weights_in_a_process(shape: str, folder: str) -> None:
+    """`make_weights`, which leaves none of its memory here."""
+    code = "import sys; from pathlib import Path; from benchmarks.memory import make_weights; " \
+           "make_weights(sys.argv[1], Path(sys.argv[2]))"  # fmt: skip
+    subprocess.run([sys.executable, "-c", code, shape, folder], check=True, capture_output=True)
+
+
+def measured(words: Sequence[str], limit: int) -> dict[str, Any]:
+    """The JSON that `python -m WORDS` prints last, or `failed` with the reason. Blocks of a MiB and more are given back as
+    soon as they are freed."""
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 20)}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=limit, env=environment())
+        done = subprocess.run(
+            [sys.executable, "-m", *words], capture_output=True, text=True, timeout=limit, env=environment
+        )
     except subprocess.TimeoutExpired:
         return {"failed": f"longer than {limit} s"}
     if done.returncode != 0:
         return {"failed": (done.stderr.strip().splitlines() or ["?"])[-1][:400]}
     return json.loads(done.stdout.strip().splitlines()[-1])
-
-
-def environment() -> dict[str, str]:
-    """Of a process whose memory is measured: blocks of a MiB and more are given back as soon as they are freed."""
-    return {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 20)}
 
 
 def _text(result: dict[str, Any]) -> str:

@@ -15,19 +15,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.memory import COMPLETION, PACKAGES, PROMPT, STEPS, Measure, environment, token_ids, train_steps
+from benchmarks.memory import COMPLETION, PACKAGES, PROMPT, STEPS, begin, measured, token_ids, train_steps, weights_in_a_process
 from benchmarks.record import accelerator, write_results
 from configs.load import load_recipe
 from configs.phases import phases_of
-from configs.schema import ONLINE, Recipe, TrainingSection
+from configs.schema import Recipe, TrainingSection
 from pipelines import memory
 from pipelines.plan import resolve
 from pipelines.shape import published_shape
@@ -63,18 +62,12 @@ def child(name: str, phase: str, folder: Path, options: argparse.Namespace) -> d
     """What one process measures: a phase's training steps, or sampling."""
     import torch
 
-    import trainers.dpo
-    import trainers.loop
-    import trainers.policy_gradient
-    import trainers.sft  # noqa: F401  imports are not the model's memory
-
     found = dict(phases(name, options.set))
-    recipe = found[phase] if phase in found else next(iter(found.values()))
     if phase == SAMPLE:
-        return draw(recipe, folder, options.engine)
+        return draw(next(iter(found.values())), folder, options.engine)
+    recipe = found[phase]
     settings = short(recipe.training, options.tokens)
-    torch.set_num_threads(1 if not torch.cuda.is_available() else torch.get_num_threads())
-    measure, start = Measure(), time.perf_counter()
+    measure, start = begin(), time.perf_counter()
     train_steps(settings, recipe.model.dtype, folder, measure)
     shape = published_shape(options.model or recipe.model.name)
     assert shape is not None
@@ -91,7 +84,7 @@ def draw(recipe: Recipe, folder: Path, kind: str) -> dict[str, Any]:
 
     from data_gen.engine import EngineConfig, Request, open_engine
 
-    s, online = recipe.sampling, recipe.training.method in ONLINE
+    s = recipe.sampling
     start = time.perf_counter()
     engine = open_engine(EngineConfig(
         kind=kind, model=str(folder), dtype=recipe.model.dtype, batch_size=s.batch_size, max_model_len=s.max_model_len,
@@ -113,7 +106,7 @@ def draw(recipe: Recipe, folder: Path, kind: str) -> dict[str, Any]:
     tokens = sum(len(c.token_ids) for c in drawn)
     return {
         "peak_bytes": taken, "expected_bytes": s.gpu_memory * total if taken else 0, "samples": len(drawn),
-        "tokens_per_second": tokens / seconds, "start_seconds": begun - start, "online": online,
+        "tokens_per_second": tokens / seconds, "start_seconds": begun - start,
     }  # fmt: skip
 
 
@@ -125,10 +118,8 @@ def run(options: argparse.Namespace) -> None:
             model = options.model or load_recipe(name, []).model.name
             weights = Path(scratch) / "weights"
             if model != last:  # recipes of one shape share them
-                subprocess.run(["rm", "-rf", str(weights)], check=True)
-                code = "import sys; from pathlib import Path; from benchmarks.memory import make_weights; " \
-                       "make_weights(sys.argv[1], Path(sys.argv[2]))"  # fmt: skip
-                subprocess.run([sys.executable, "-c", code, model, str(weights)], check=True, capture_output=True)
+                shutil.rmtree(weights, ignore_errors=True)
+                weights_in_a_process(model, str(weights))
                 last = model
             names = [phase for phase, _ in phases(name, options.set)] + ([] if options.no_sampling else [SAMPLE])
             for phase in names:
@@ -141,16 +132,10 @@ def run(options: argparse.Namespace) -> None:
 
 def in_a_process(case: list[str], options: argparse.Namespace) -> dict[str, Any]:
     """A case's figures, or `failed` with the reason."""
-    words = [sys.executable, "-m", "benchmarks.papers", "--case", *case, "--engine", options.engine]
+    words = ["benchmarks.papers", "--case", *case, "--engine", options.engine]
     words += [w for name in ("model", "tokens") if (value := getattr(options, name)) for w in (f"--{name}", str(value))]
     words += ["--set", *options.set] if options.set else []
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=options.limit, env=environment())
-    except subprocess.TimeoutExpired:
-        return {"failed": f"longer than {options.limit} s"}
-    if done.returncode != 0:
-        return {"failed": (done.stderr.strip().splitlines() or ["?"])[-1][:400]}
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return measured(words, options.limit)
 
 
 def rows_of(found: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:

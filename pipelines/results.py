@@ -19,7 +19,7 @@ from pipelines.files import write_json, writing
 from pipelines.markdown import cell, fenced
 from pipelines.plan import Plan
 from pipelines.stage import Stage
-from pipelines.statistics import clustered
+from pipelines.statistics import accuracy
 from pipelines.store import Store, read_rows
 
 GROUPS = ("level", "subject")
@@ -63,16 +63,6 @@ def results(plan: Plan, store: Store, folder: Path) -> dict[str, Any] | None:
         "run": plan.recipe.name, "base_model": plan.model.name, "fingerprint": plan.model.fingerprint,
         "evaluations": evaluations, "comparisons": comparisons, "sampled": list(_sampled(plan, store)),
     }  # fmt: skip
-
-
-def accuracy(rows: Sequence[ProblemScore]) -> dict[str, Any]:
-    """Mean over problems with its 95 % interval: Wilson's for one answer a problem, else clustered by problem."""
-    shares = [r.correct / r.samples for r in rows]
-    samples = sum(r.samples for r in rows)
-    low, high = clustered(shares, samples)
-    kind = "wilson 95%" if samples == len(rows) else "clustered by problem 95%"
-    mean = sum(shares) / len(shares)
-    return {"accuracy": mean, "low": low, "high": high, "interval": kind, "problems": len(rows), "samples": samples}
 
 
 def _measured(store: Store, stage: Stage) -> dict[str, Any]:

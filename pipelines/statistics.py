@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from typing import Any
+
+from configs.rows import ProblemScore
 
 Z95 = 1.959963984540054
 
@@ -44,6 +47,16 @@ def clustered(shares: Sequence[float], answers: int, z: float = Z95) -> tuple[fl
         return _wilson(p, n, z)
     effective = answers if between * answers < spread else max(n, spread / between)
     return _wilson(p, effective, z)
+
+
+def accuracy(rows: Sequence[ProblemScore]) -> dict[str, Any]:
+    """Mean over problems with its 95 % interval: Wilson's for one answer a problem, else clustered by problem."""
+    shares = [r.correct / r.samples for r in rows]
+    samples = sum(r.samples for r in rows)
+    low, high = clustered(shares, samples)
+    kind = "wilson 95%" if samples == len(rows) else "clustered by problem 95%"
+    mean = sum(shares) / len(shares)
+    return {"accuracy": mean, "low": low, "high": high, "interval": kind, "problems": len(rows), "samples": samples}
 
 
 def bootstrap_mean(values: Sequence[float], seed: int, rounds: int = 2000) -> tuple[float, float]:

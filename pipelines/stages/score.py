@@ -11,7 +11,7 @@ from typing import Any
 
 from configs.rows import Problem, ProblemScore, Sample, VerdictRow
 from pipelines.stage import Report, ShardResult, ShardRunner, Task, register
-from pipelines.statistics import clustered
+from pipelines.statistics import accuracy
 from pipelines.store import write_rows
 
 
@@ -54,16 +54,8 @@ def _score(problem: Problem, samples: Sequence[Sample], verdicts: dict[str, Verd
 def _summary(
     rows: Sequence[ProblemScore], samples: Sequence[Sample], verdicts: Sequence[VerdictRow]
 ) -> dict[str, Any]:
-    one = all(r.samples == 1 for r in rows)
-    shares = [r.correct / r.samples for r in rows]
-    low, high = clustered(shares, len(samples))
     return {
-        "accuracy": sum(shares) / len(shares),
-        "low": low,
-        "high": high,
-        "interval": "wilson 95%" if one else "clustered by problem 95%",
-        "problems": len(rows),
-        "samples": len(samples),
+        **accuracy(rows),
         "no_answer": sum(v.outcome == "no_answer" for v in verdicts) / len(verdicts),
         "unscored": sum(v.outcome in ("timeout", "error", "bad_gold") for v in verdicts),
         "truncated": sum(s.finish_reason == "length" for s in samples) / len(samples),

@@ -13,8 +13,9 @@ from pipelines.compare import paired
 from pipelines.models import ResolvedModel
 from pipelines.outcome import accuracy_table
 from pipelines.plan import build, resolve
-from pipelines.results import accuracy, write_results
+from pipelines.results import write_results
 from pipelines.runfolder import RunFolder
+from pipelines.statistics import accuracy
 from pipelines.status import status_of, status_table
 from pipelines.store import Store
 from tests.conftest import TinyRun
