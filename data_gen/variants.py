@@ -58,13 +58,14 @@ class Calculation:
 
 @dataclass(frozen=True)
 class Template:
-    """A problem that may have variants: its chain, numbers of the question that may vary, values that stay."""
+    """A problem that may have variants: its chain, numbers of the question that may vary, values that stay (as a mapping to
+    themselves)."""
 
     problem: Problem
     solution: str
     chain: tuple[Calculation, ...]
     varied: tuple[Quantity, ...]
-    fixed: frozenset[Fraction]
+    fixed: dict[Fraction, Fraction]
     order: tuple[tuple[Fraction, Fraction], ...]  # the first of a pair is to stay the smaller one
     percent: bool  # results up to 100 may be percentages
     words: frozenset[Fraction]  # values that the solution has in words
@@ -118,7 +119,7 @@ def template_of(problem: Problem) -> Template | None:
     order = [pair for group in (given, results) for pair in itertools.combinations(sorted(group), 2)]
     percent = bool(re.search(r"%|percent", problem.question))
     words = frozenset(Fraction(v) for v in in_words(solution))
-    return Template(problem, solution, tuple(chain), tuple(varied), frozenset(fixed), tuple(order), percent, words)
+    return Template(problem, solution, tuple(chain), tuple(varied), {v: v for v in fixed}, tuple(order), percent, words)
 
 
 def chain_of(solution: str) -> list[Calculation] | None:
@@ -210,7 +211,7 @@ def _near(old: int, rng: random.Random) -> Fraction:
 def _follow(template: Template, new: Values) -> dict[Fraction, Fraction] | None:
     """What each value of the problem becomes; None where one would become two, the answer stays, or a new number is not of
     the kind of the old one."""
-    values = {v: v for v in template.fixed} | dict(new)
+    values = {**template.fixed, **new}
     if any(_unlike(old, value) for old, value in new.items()):
         return None
     for calculation in template.chain:

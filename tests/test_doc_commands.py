@@ -60,6 +60,7 @@ BLOCKS: dict[str, dict[str, str]] = {
     },
     "own_data.md": {
         "ratchet plan mine.yaml": _TABLE,
+        "ratchet plan smollm2_gsm8k": PLAN,
         "ratchet verify": RUN,
         "ratchet export runs/demo --what samples": _SAMPLES,
     },
