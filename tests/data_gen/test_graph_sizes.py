@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,4 +19,4 @@ def test_known_sizes() -> None:
 def test_a_batch_is_padded_by_half_at_most(batch: int) -> None:
     sizes = graph_sizes(batch)
     assert sizes == sorted(set(sizes)) and sizes[0] == 1 and sizes[-1] == batch
-    assert all(larger <= max(1.5 * smaller, smaller + 1) for smaller, larger in zip(sizes, sizes[1:], strict=False))
+    assert all(larger <= max(1.5 * smaller, smaller + 1) for smaller, larger in itertools.pairwise(sizes))
