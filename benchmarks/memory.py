@@ -211,7 +211,7 @@ def run_trl(case: Case, weights: Path, measure: Measure) -> None:
         common: dict[str, Any] = {
             "output_dir": work, "per_device_train_batch_size": each, "gradient_accumulation_steps": 2, "max_steps": STEPS,
             "learning_rate": 1e-6, "bf16": True, "gradient_checkpointing": case.checkpointing, "max_length": None,
-            "gradient_checkpointing_kwargs": {"use_reentrant": False}, "report_to": "none", "save_strategy": "no",
+            "use_cpu": not torch.cuda.is_available(), "gradient_checkpointing_kwargs": {"use_reentrant": False}, "report_to": "none", "save_strategy": "no",
             "logging_steps": 10_000, "dataloader_pin_memory": False, "use_liger_kernel": case.who == "trl_liger",
         }  # fmt: skip
         trainer = _trl_trainer(case, common, each * 2 * STEPS)(
