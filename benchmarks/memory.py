@@ -211,7 +211,8 @@ def run_trl(case: Case, weights: Path, measure: Measure) -> None:
         common: dict[str, Any] = {
             "output_dir": work, "per_device_train_batch_size": each, "gradient_accumulation_steps": 2, "max_steps": STEPS,
             "learning_rate": 1e-6, "bf16": True, "gradient_checkpointing": case.checkpointing, "max_length": None,
-            "use_cpu": not torch.cuda.is_available(), "gradient_checkpointing_kwargs": {"use_reentrant": False}, "report_to": "none", "save_strategy": "no",
+            "use_cpu": not torch.cuda.is_available(),
+            "gradient_checkpointing_kwargs": {"use_reentrant": False}, "report_to": "none", "save_strategy": "no",
             "logging_steps": 10_000, "dataloader_pin_memory": False, "use_liger_kernel": case.who == "trl_liger",
         }  # fmt: skip
         trainer = _trl_trainer(case, common, each * 2 * STEPS)(
@@ -231,9 +232,9 @@ def _trl_trainer(case: Case, common: dict[str, Any], count: int) -> Callable[...
         from trl.trainer.sft_config import SFTConfig
         from trl.trainer.sft_trainer import SFTTrainer
 
-        rows = [{"input_ids": token_ids(PROMPT + COMPLETION, i), "completion_mask": [0] * PROMPT + [1] * COMPLETION}
-                for i in range(count)]  # fmt: skip
-        config = SFTConfig(**common, dataset_kwargs={"skip_prepare_dataset": True}, completion_only_loss=True)
+        texts = [token_ids(PROMPT + COMPLETION, i) for i in range(count)]
+        rows = [{"input_ids": ids, "labels": [-100] * PROMPT + ids[PROMPT:]} for ids in texts]
+        config = SFTConfig(**common, dataset_kwargs={"skip_prepare_dataset": True})
         return functools.partial(SFTTrainer, args=config, train_dataset=Dataset.from_list(rows))
     from trl.trainer.dpo_config import DPOConfig
     from trl.trainer.dpo_trainer import DPOTrainer
