@@ -343,8 +343,8 @@ def run(options: argparse.Namespace) -> None:
                 if case.who == "ours":
                     found[case.label]["expected"] = expected(case, gpu)
                 print(f"{case.label:92} {_text(found[case.label])}", flush=True)
-            out = options.out or Path(__file__).parent / "results" / f"memory_{'gpu' if gpu else 'cpu'}.json"
-            write_results(out, "memory", _rows(found), PACKAGES, accelerator(), cases=found)
+                out = options.out or Path(__file__).parent / "results" / f"memory_{'gpu' if gpu else 'cpu'}.json"
+                write_results(out, "memory", _rows(found), PACKAGES, accelerator(), cases=found)
 
 
 def again(path: Path) -> None:
