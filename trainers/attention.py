@@ -12,6 +12,7 @@ import importlib.util
 from typing import Any
 
 import torch
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from transformers import AttentionInterface
 
 from configs.errors import ConfigError
@@ -54,25 +55,32 @@ def _dense_mask(end: torch.Tensor) -> torch.Tensor:
     return ((place[None, None, :] <= place[None, :, None]) & (place[None, :, None] < end[:, None, :]))[:, None]
 
 
-def _block_mask(end: torch.Tensor) -> Any:
+def _block_mask(end: torch.Tensor) -> BlockMask:
+    """The mask by blocks, without the dense one: block i of the queries sees something of an earlier block j if the last
+    `end` in j is behind i's first place, and all of it if the first `end` in j is not before i's last place."""
+
     def visible(b: torch.Tensor, h: torch.Tensor, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
         return (k <= q) & (q < end[b, k])
 
     rows, width = end.shape
-    return _compiled_create()(visible, rows, None, width, width, device=str(end.device), BLOCK_SIZE=BLOCK)
+    first, last = (e[:, None, None, :] for e in end.view(rows, width // BLOCK, BLOCK).aminmax(dim=-1))  # [rows, 1, 1, j]
+    begin = torch.arange(0, width, BLOCK, device=end.device)
+    earlier, same = begin[:, None] > begin, begin[:, None] == begin  # [i, j]
+    full = earlier & (first >= begin[:, None] + BLOCK)
+    partial = (earlier & (last > begin[:, None]) & ~full) | same
+    return BlockMask.from_kv_blocks(
+        *_ordered(partial), *_ordered(full), BLOCK_SIZE=BLOCK, mask_mod=visible, seq_lengths=(width, width)
+    )
 
 
-@functools.cache
-def _compiled_create() -> Any:
-    from torch.nn.attention.flex_attention import create_block_mask
-
-    return create_block_mask
+def _ordered(blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Counts [rows, 1, i] and numbers [rows, 1, i, j] of the blocks that are true, these first."""
+    numbers = blocks.to(torch.int32).argsort(dim=-1, descending=True, stable=True)
+    return blocks.sum(-1, dtype=torch.int32), numbers.to(torch.int32)
 
 
 @functools.cache
 def _compiled_flex() -> Any:
-    from torch.nn.attention.flex_attention import flex_attention
-
     return torch.compile(flex_attention, dynamic=True)
 
 

@@ -179,7 +179,7 @@ def _recomputed(
     parts = [(hidden[i : i + size], targets[i : i + size]) for i in range(0, len(targets), size)]
     if len(parts) == 1:  # fits: nothing to compute again
         return tile(*parts[0])
-    return torch.cat([torch.utils.checkpoint.checkpoint(tile, h, y, use_reentrant=False) for h, y in parts])  # type: ignore[misc]
+    return torch.cat([torch.utils.checkpoint.checkpoint(tile, h, y, use_reentrant=False, preserve_rng_state=False) for h, y in parts])  # type: ignore[misc]
 
 
 def _recomputed_values(
@@ -199,5 +199,5 @@ def _recomputed_values(
     if len(parts) == 1:
         columns = tile(*parts[0])
     else:
-        columns = torch.cat([torch.utils.checkpoint.checkpoint(tile, h, y, use_reentrant=False) for h, y in parts], 1)  # type: ignore[misc]
+        columns = torch.cat([torch.utils.checkpoint.checkpoint(tile, h, y, use_reentrant=False, preserve_rng_state=False) for h, y in parts], 1)  # type: ignore[misc]
     return TokenValues(columns[0], columns[1].detach(), columns[2] if entropy_gradient else columns[2].detach())
