@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from configs.errors import ConfigError
@@ -89,7 +90,7 @@ def _flex(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: Any,
+    attention_mask: BlockMask | None,
     scaling: float | None = None,
     dropout: float = 0.0,
     **_: Any,
@@ -97,7 +98,15 @@ def _flex(
     """An attention function for transformers: [rows, heads, width, size] in, [rows, width, heads, size] out."""
     if dropout > 0.0:
         raise ConfigError("training.attention is `flex`, which knows no attention dropout: set training.attention=sdpa")
-    out = _compiled_flex()(
+    if attention_mask is None:  # the two tokens of `head.check_head`: not worth a compilation
+        out = scaled_dot_product_attention(
+            query, key, value, is_causal=True, scale=scaling, enable_gqa=query.shape[1] != key.shape[1]
+        )
+        return out.transpose(1, 2).contiguous(), None
+    # under autocast, rotary embeddings leave float32 queries and keys beside bfloat16 values
+    query, key = query.to(value.dtype), key.to(value.dtype)
+    attend = flex_attention if torch.compiler.is_compiling() else _compiled_flex()  # a compiled layer compiles it too
+    out = attend(
         query, key, value, block_mask=attention_mask, scale=scaling, enable_gqa=query.shape[1] != key.shape[1]
     )
     return out.transpose(1, 2).contiguous(), None

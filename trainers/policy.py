@@ -55,13 +55,12 @@ class Policy:
     def logprobs(self, packed: Packed) -> torch.Tensor:
         """Natural log-probabilities [targets], float32, in the order of `packed.places`."""
         with self._autocast():
-            hidden = self._states(packed).index_select(0, packed.wanted)
-            return token_logprobs(hidden, self._head, packed.labels, self._scale)[packed.places]
+            return token_logprobs(self._hidden(packed), self._head, packed.labels, self._scale)[packed.places]
 
     def values(self, packed: Packed, temperature: float = 1.0, entropy_gradient: bool = False) -> TokenValues:
         """Log-probabilities at `temperature` and at 1, and entropies, each [targets] as in `logprobs`."""
         with self._autocast():
-            hidden = self._states(packed).index_select(0, packed.wanted)
+            hidden = self._hidden(packed)
             unique = token_values(hidden, self._head, packed.labels, self._scale, temperature, entropy_gradient)
         return TokenValues(*(u[packed.places] for u in unique))
 
@@ -69,6 +68,10 @@ class Policy:
         """Without torch's cache of rounded weights: each is used once a pass, and with checkpointing the cache would hold
         them all until the pass ends."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast, cache_enabled=False)
+
+    def _hidden(self, packed: Packed) -> torch.Tensor:
+        """Hidden states [distinct, size] of the places that predict a target."""
+        return self._states(packed).index_select(0, packed.wanted)
 
     def hidden(self, packed: Packed) -> torch.Tensor:
         """Hidden states [marks, size] in front of the output projection, in the order of `packed.marks`."""
