@@ -51,9 +51,14 @@ class DataSection(Section):
     With `fresh_per_iteration`, iteration i samples the i-th slice of `train.limit` / `iterations.count`
     problems instead of all of them each time. `validation` problems are taken out of the training problems, by a seeded
     hash of their text, and are the source `validation` of benchmarks.
+
+    `extra` are further sources of training problems; `variants` adds up to so many problems with other numbers to each one
+    whose solution has calculator marks (GSM8K's).
     """
 
     train: SourceSection = SourceSection(source="procedural", limit=256)
+    extra: list[SourceSection] = []
+    variants: Annotated[int, Field(ge=0)] = 0
     prompt: PromptSection = PromptSection()
     validation: Annotated[int, Field(ge=0)] = 0
     fresh_per_iteration: bool = False
@@ -65,8 +70,14 @@ class DataSection(Section):
     def _validation_fits(self) -> DataSection:
         if self.validation and not self.decontaminate:
             raise ValueError("`validation` needs `decontaminate: true`, which keeps those problems out of the training")
-        if self.train.source == "validation":
+        if any(source.source == "validation" for source in (self.train, *self.extra)):
             raise ValueError("source `validation` is for `evaluation.benchmarks`: training must not see it")
+        return self
+
+    @model_validator(mode="after")
+    def _slices_are_of_one_source(self) -> DataSection:
+        if self.fresh_per_iteration and (self.extra or self.variants):
+            raise ValueError("`fresh_per_iteration` takes slices of `train` alone: it goes with neither `extra` nor `variants`")
         return self
 
 

@@ -172,6 +172,10 @@ def _rows(stage: Stage, plan: Plan, rows: dict[str, int]) -> int:
         return sampled * {"both": 1 + stage.config["edits"], "full_only": 1}.get(stage.config["arm"], stage.config["edits"])
     if stage.kind in ("reference", "train"):
         return rows[stage.inputs["pairs" if "pairs" in stage.inputs else "examples"].key]
+    if stage.kind == "join":
+        return sum(rows[source.key] for source in stage.inputs.values())
+    if stage.kind == "variants":
+        return rows[stage.inputs["train"].key] * (1 + stage.config["count"])
     return rows[stage.inputs["train"].key] if stage.kind == "decontaminate" else known
 
 

@@ -39,7 +39,7 @@ def resolve(recipe: Recipe, gpu_elsewhere: bool = False) -> Recipe:
     with a GPU and vLLM."""
     data = recipe.model_dump()
     phases, evaluation = data["phases"], data["evaluation"]
-    settle_all(data["data"]["train"], phases, [b["source"] for b in evaluation["benchmarks"]])
+    settle_all(data["data"]["train"], phases, [*data["data"]["extra"], *(b["source"] for b in evaluation["benchmarks"])])
     runs = [part.get("reward_model") or {} for part in (data, *phases)]
     for section, key in ((evaluation, "shots_file"), *((r, "run") for r in runs)):
         if section.get(key):
@@ -241,17 +241,27 @@ def _validation(b: Builder) -> Stage:
 
 
 def _training_problems(b: Builder, phase: str, sets: list[tuple[BenchmarkSection, Stage]], whole: Builder) -> Stage:
-    """Problems to train on: none that any evaluation set of the run contains."""
-    data = b.recipe.data
-    own = phase if data.train != whole.recipe.data.train else ""
-    train = b.problems(f"problems/{own or 'train'}", data.train)
+    """Problems to train on, of all sources and with their variants: none that any evaluation set of the run contains."""
+    data, general = b.recipe.data, whole.recipe.data
+    own = phase if (data.train, data.extra) != (general.train, general.extra) else ""
+    train = b.problems(f"problems/{phase if data.train != general.train else 'train'}", data.train)
+    prefix = f"problems/{own}-" if own else "problems/"
+    if data.extra:
+        extra = {f"extra{i}": b.problems(f"{prefix}extra{i}", source) for i, source in enumerate(data.extra)}
+        train = b.add(Stage("join", f"{prefix}joined", {}, {"train": train, **extra}))
     held = {f"eval{i}": problems for i, (_, problems) in enumerate(sets)}
     if data.validation and not any(x.source.source == "validation" for x, _ in sets):
         held["validation"] = _validation(whole)
-    if not (data.decontaminate and held):
-        return train
     config = {"ngram": data.ngram, "lcs_ratio": data.lcs_ratio}
-    return b.add(Stage("decontaminate", f"problems/{own + '-' if own else ''}clean", config, {"train": train, **held}))
+    if not data.decontaminate:
+        held = {}
+    if held:
+        train = b.add(Stage("decontaminate", f"{prefix}clean", config, {"train": train, **held}))
+    if not data.variants:
+        return train
+    more = config if held else {}  # a variant may be like an evaluation problem though its original is not
+    prefix = f"problems/{phase}-" if own or data.variants != general.variants else "problems/"
+    return b.add(Stage("variants", f"{prefix}variants", {"count": data.variants, **more}, {"train": train, **held}))
 
 
 def _iteration(

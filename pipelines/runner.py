@@ -196,6 +196,8 @@ def summary(kind: str, manifest: dict[str, Any]) -> str:
         return f"accuracy {m['accuracy']:.1%} [{m['low']:.1%}, {m['high']:.1%}] on {m['problems']} problems"
     if kind == "decontaminate":
         return f"{m['kept']} kept, {m['dropped']} dropped"
+    if kind == "variants":
+        return f"{m['variants']} variants of {m['varied']} of {m['problems']} problems"
     return f"{manifest['rows']} rows"
 
 

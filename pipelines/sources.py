@@ -29,8 +29,13 @@ def settle(source: dict[str, Any]) -> None:
 
 def settle_all(train: dict[str, Any], phases: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]]) -> None:
     """Settle the training problems of a recipe, what its phases change in them, and other sources."""
-    changed = [(own, merge(train, own)) for p in phases if (own := (p.get("data") or {}).get("train"))]
-    for source in (train, *(whole for _, whole in changed), *others):
+    sections = [p.get("data") or {} for p in phases]
+    changed = [(own, merge(train, own)) for section in sections if (own := section.get("train"))]
+    for section in sections:
+        if isinstance(section.get("extra"), list):  # whole sources, where `train` is what changes in one
+            section["extra"] = [SourceSection.model_validate(source).model_dump() for source in section["extra"]]
+    extra = [source for section in sections if isinstance(section.get("extra"), list) for source in section["extra"]]
+    for source in (train, *(whole for _, whole in changed), *extra, *others):
         settle(source)
     for own, whole in changed:  # a phase with a set of its own must not take over the commit of the recipe's
         own |= {k: whole[k] for k in ("path", "revision") if k in own or whole[k] != train[k]}

@@ -104,7 +104,8 @@ class Source:
     @property
     def learned_from(self) -> list[SourceSection]:
         """Where the problems came from that were trained on up to this iteration."""
-        found = [r.data.train for r in self.upto.values()] or [self.recipe.data.train]
+        recipes = list(self.upto.values()) or [self.recipe]
+        found = [source for r in recipes for source in (r.data.train, *r.data.extra)]
         return list({s.model_dump_json(): s for s in found}.values())
 
     @cached_property

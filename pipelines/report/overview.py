@@ -81,9 +81,11 @@ def _method(recipe: Mapping[str, Any]) -> str:
 
 def _learned(recipe: Mapping[str, Any]) -> str:
     """Problems, and the samples drawn for them."""
-    train = setting(recipe, "data.train") or {}
-    amount = f"{number(train['limit'])} " if train.get("limit") else ""
-    problems = f"{amount}{train.get('source', '?')} problems"
+    sources = [setting(recipe, "data.train") or {}, *(setting(recipe, "data.extra") or [])]
+    amounts = [f"{number(s['limit'])} " if s.get("limit") else "" for s in sources]
+    problems = " and ".join(f"{a}{s.get('source', '?')}" for a, s in zip(amounts, sources, strict=True)) + " problems"
+    if count := setting(recipe, "data.variants"):
+        problems += f" (up to {number(count)} variants of each)"
     method, n = setting(recipe, "training.method"), setting(recipe, "sampling.n")
     if method == "sft" and setting(recipe, "selection.max_per_problem") == 0:
         return f"the solutions that came with {problems}"

@@ -1,4 +1,4 @@
-"""Problems as an artefact: loaded or generated once, training problems checked against the evaluation sets."""
+"""Problems as an artefact: loaded or generated once; training problems joined, checked against the evaluation sets, varied."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from configs.rows import Problem
 from data_gen.decontaminate import Dropped, decontaminate
 from data_gen.problems import load_problems
 from data_gen.validation import held_out
+from data_gen.variants import variants
 from pipelines.files import write_json
 from pipelines.stage import Report, ShardResult, ShardRunner, Task, add_metrics, register
 from pipelines.store import write_rows
@@ -61,6 +62,36 @@ class ValidationStage:
         return add_metrics(shards)
 
 
+class JoinStage:
+    """Training problems of several sources as one (inputs: train, extra0, extra1, ...), in this order. config: none."""
+
+    name, version, where, device = "join", 1, "driver", False
+
+    def shards(self, task: Task) -> int:
+        return 1
+
+    def open(self, task: Task) -> ShardRunner:
+        def run(shard: int, report: Report) -> ShardResult:
+            joined: list[Problem] = task.rows("train", Problem)
+            known = {p.id: "data.train" for p in joined}
+            for i in range(len(task.inputs) - 1):
+                more: list[Problem] = task.rows(f"extra{i}", Problem)
+                if again := next((p.id for p in more if p.id in known), None):
+                    raise InputError(
+                        f"data.extra.{i}: its problem {again} has the id of one of {known[again]}: take another part of the "
+                        "source, or give the problems other ids"
+                    )
+                known |= {p.id: f"data.extra.{i}" for p in more}
+                joined += more
+            write_rows(task.artefact.part(shard), joined, Problem)
+            return ShardResult(rows=len(joined))
+
+        return run
+
+    def metrics(self, task: Task, shards: Sequence[ShardResult]) -> dict[str, Any]:
+        return add_metrics(shards)
+
+
 class CleanStage:
     """Training problems without those found in an evaluation set (inputs: train, eval0, eval1, ..., validation).
 
@@ -89,6 +120,41 @@ class CleanStage:
         return add_metrics(shards)
 
 
+class VariantsStage:
+    """Training problems, each followed by its numeric variants (inputs: train, and eval0, eval1, ..., validation where there
+    are evaluation sets that no variant may be like). config: count; with evaluation sets ngram, lcs_ratio."""
+
+    name, version, where, device = "variants", 1, "driver", False
+
+    def shards(self, task: Task) -> int:
+        return 1
+
+    def open(self, task: Task) -> ShardRunner:
+        def run(shard: int, report: Report) -> ShardResult:
+            train: list[Problem] = task.rows("train", Problem)
+            made = [v for p in train for v in variants(p, task.config["count"])]
+            evaluation = [p for name in sorted(task.inputs) if name != "train" for p in task.rows(name, Problem)]
+            dropped: list[Dropped] = []
+            if evaluation:
+                made, dropped = decontaminate(made, evaluation, task.config["ngram"], task.config["lcs_ratio"])
+                write_json(task.artefact.path / "dropped.json", [_plain(d) for d in dropped])
+            taken = {p.id for p in train}
+            if again := next((v.id for v in made if v.id in taken), None):
+                raise InputError(f"{task.label}: a training problem has a variant's id, {again}: give it another one")
+            beside: dict[str, list[Problem]] = {}
+            for variant in made:
+                beside.setdefault(variant.parents[0], []).append(variant)
+            rows = [q for p in train for q in (p, *beside.get(p.id, ()))]
+            write_rows(task.artefact.part(shard), rows, Problem)
+            counts = {"problems": len(train), "varied": len(beside), "variants": len(made), "dropped": len(dropped)}
+            return ShardResult(rows=len(rows), metrics=counts)
+
+        return run
+
+    def metrics(self, task: Task, shards: Sequence[ShardResult]) -> dict[str, Any]:
+        return add_metrics(shards)
+
+
 def _plain(dropped: Dropped) -> dict[str, Any]:
     import msgspec
 
@@ -97,4 +163,6 @@ def _plain(dropped: Dropped) -> dict[str, Any]:
 
 register(ProblemsStage())
 register(ValidationStage())
+register(JoinStage())
+register(VariantsStage())
 register(CleanStage())
