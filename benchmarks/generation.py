@@ -63,13 +63,14 @@ def child(kind: str, a: argparse.Namespace) -> None:
     """Serve one engine until the input ends."""
     began = time.monotonic()
     problems = _problems(a)
-    run = _plain(a, logprobs=kind == "logprobs") if kind in ("plain", "logprobs") else _ours(a)
-    run(problems[: min(8, len(problems))])  # what is compiled at the first call
+    run = _plain(a) if kind == "plain" else _ours(a)
+    for logprobs in (False, True):  # what is compiled at the first call
+        run(problems[: min(8, len(problems))], logprobs)
     print(json.dumps({"start": time.monotonic() - began}), flush=True)
     for line in sys.stdin:
-        part, of = json.loads(line)["part"], json.loads(line)["of"]
+        asked = json.loads(line)
         began = time.monotonic()
-        samples, tokens = run(problems[part::of])
+        samples, tokens = run(problems[asked["part"] :: asked["of"]], asked["logprobs"])
         print(json.dumps({"samples": samples, "tokens": tokens, "seconds": time.monotonic() - began}), flush=True)
 
 
@@ -87,7 +88,7 @@ def _problems(a: argparse.Namespace) -> list[tuple[str, list[int]]]:
     return [(p.id, encoder.encode(p.question)) for p in problems]
 
 
-def _plain(a: argparse.Namespace, logprobs: bool) -> Any:
+def _plain(a: argparse.Namespace) -> Any:
     import torch
 
     os.environ["VLLM_USE_FLASHINFER_SAMPLER"] = "0"  # as ours: it needs a compiler at run time
@@ -104,9 +105,9 @@ def _plain(a: argparse.Namespace, logprobs: bool) -> Any:
         str(resolve_model(ModelSection()).path), dtype="bfloat16", max_model_len=1024, max_num_seqs=a.batch,
         enable_prefix_caching=True, **settings,
     )
-    parameters = SamplingParams(temperature=TEMPERATURE, max_tokens=MAX_TOKENS, n=a.n, logprobs=0 if logprobs else None)
 
-    def run(problems: Sequence[tuple[str, list[int]]]) -> tuple[int, int]:
+    def run(problems: Sequence[tuple[str, list[int]]], logprobs: bool) -> tuple[int, int]:
+        parameters = SamplingParams(temperature=TEMPERATURE, max_tokens=MAX_TOKENS, n=a.n, logprobs=0 if logprobs else None)
         outputs = llm.generate([{"prompt_token_ids": ids} for _, ids in problems], parameters, use_tqdm=False)
         llm.reset_prefix_cache()
         completions = [c for o in outputs for c in o.outputs]
@@ -126,7 +127,7 @@ def _ours(a: argparse.Namespace) -> Any:
         gpu_memory=(a.cache + 3.6) / a.memory, gpu_shared=True,
     ))  # fmt: skip
 
-    def run(problems: Sequence[tuple[str, list[int]]]) -> tuple[int, int]:
+    def run(problems: Sequence[tuple[str, list[int]]], _logprobs: bool) -> tuple[int, int]:
         requests = [
             Request(
                 id=name, prompt_ids=ids, seeds=[derive_seed(name, i) for i in range(a.n)], temperature=TEMPERATURE,
@@ -141,13 +142,13 @@ def _ours(a: argparse.Namespace) -> Any:
     return run
 
 
-def measure(children: Sequence[Child], repeats: int) -> dict[str, float]:
-    """Median tokens per second of the work shared by `children`."""
+def measure(children: Sequence[Child], repeats: int, logprobs: bool = True) -> dict[str, float]:
+    """Median tokens per second of the work shared by `children`. Ours always has log-probabilities."""
     rates, tokens, samples = [], 0, 0
     for _ in range(repeats):
         began = time.monotonic()
         for i, c in enumerate(children):
-            c.ask({"part": i, "of": len(children)})
+            c.ask({"part": i, "of": len(children), "logprobs": logprobs})
         answers = [c.answer() for c in children]
         tokens, samples = sum(x["tokens"] for x in answers), sum(x["samples"] for x in answers)
         rates.append(tokens / (time.monotonic() - began))
@@ -165,29 +166,29 @@ def main() -> None:
     parser.add_argument("--memory", type=float, default=79.0, help="GiB of the GPU")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "generation.json")
-    parser.add_argument("--child", choices=["plain", "logprobs", "ours"], help=argparse.SUPPRESS)
+    parser.add_argument("--child", choices=["plain", "ours"], help=argparse.SUPPRESS)
     a = parser.parse_args()
     if a.child:
         child(a.child, a)
         return
     told = ("source", "problems", "n", "batch", "cache", "memory")
     arguments = [word for name in told for word in (f"--{name}", str(getattr(a, name)))]
-    plain, logprobs = Child("plain", arguments), Child("logprobs", arguments)
+    plain = Child("plain", arguments)
     ours = [Child("ours", arguments) for _ in range(max(a.workers))]
     try:
-        compare(a, plain, logprobs, ours)
+        compare(a, plain, ours)
     finally:
-        for c in (plain, logprobs, *ours):
+        for c in (plain, *ours):
             c.close()
 
 
-def compare(a: argparse.Namespace, plain: Child, logprobs: Child, ours: Sequence[Child]) -> None:
+def compare(a: argparse.Namespace, plain: Child, ours: Sequence[Child]) -> None:
     """Measure all of them in turn, and write the table."""
     starts: dict[str, list[float]] = {}
-    for c in (plain, logprobs, *ours):
+    for c in (plain, *ours):
         starts.setdefault(c.kind, []).append(c.answer()["start"])
     print(f"seconds to start, side by side: {starts}", flush=True)
-    found = {"plain": measure([plain], a.repeats), "logprobs": measure([logprobs], a.repeats)}
+    found = {"plain": measure([plain], a.repeats, logprobs=False), "logprobs": measure([plain], a.repeats)}
     rows: list[dict[str, Any]] = []
     for k in a.workers:
         mine = measure(ours[:k], a.repeats)

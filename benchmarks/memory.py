@@ -1,4 +1,4 @@
-"""Peak memory of training: what the plan expects beside what is measured, and on a GPU beside TRL on the same work.
+"""Memory and speed of training: the expected peak beside the measured one, and on a GPU beside TRL on the same work.
 
     python -m benchmarks.memory                  the cases of this machine: small shapes on a CPU, 7B shapes on a GPU
     python -m benchmarks.memory --only 'dpo'     some of them
@@ -8,18 +8,21 @@ Each case trains a few steps in a process of its own, on random weights of a pub
 tokens: memory depends on neither. Measured are the bytes that torch has allocated at its worst moment (GPU), or the largest
 resident memory of the process less what it had before the model was loaded (CPU, with an allocator that gives freed memory
 back at once). "Expected" is `pipelines.memory`, which `ratchet plan` shows. A row's `ours` is the expected number of bytes,
-its `peer` the measured one; rows against TRL compare both measurements.
+its `peer` the measured one; rows against TRL compare both measurements, and sequences (pairs) per second, of the last steps.
+`trl_liger` is TRL with `use_liger_kernel`.
 """
 
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -28,7 +31,7 @@ from typing import Any
 from benchmarks.record import accelerator, write_results, write_whole
 
 PROMPT, COMPLETION = 64, 192  # tokens of a sequence; of a pair's sides COMPLETION / 2 each
-STEPS = 2  # the first holds what loading took
+STEPS = 4  # the first holds what loading and compiling took; the last two are timed
 PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes")
 
 
@@ -72,6 +75,7 @@ def cases(gpu: bool) -> list[Case]:
                     Case(shape, "dpo", adapter, checkpointing=True, tokens=8192, who=who),
                     Case(shape, "dpo", adapter, tokens=4096, who=who),
                 ]
+            found.append(Case(shape, "sft", adapter, checkpointing=True, tokens=8192, who="trl_liger"))
             found.append(Case(shape, "remax", adapter, checkpointing=True, tokens=8192))
     return [*found, Case("Qwen/Qwen2.5-Math-1.5B", adapter="full", checkpointing=True, tokens=8192)]
 
@@ -199,15 +203,17 @@ def run_trl(case: Case, weights: Path, measure: Measure) -> None:
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=torch.bfloat16)}  # fmt: skip
     model = AutoModelForCausalLM.from_pretrained(
-        weights, dtype=torch.bfloat16, attn_implementation="sdpa", device_map={"": 0}, **more
+        weights, dtype=torch.bfloat16, attn_implementation="sdpa",
+        device_map={"": 0 if torch.cuda.is_available() else "cpu"}, **more,
     )
     each = case.tokens // (PROMPT + COMPLETION)
     with tempfile.TemporaryDirectory() as work:
         common: dict[str, Any] = {
             "output_dir": work, "per_device_train_batch_size": each, "gradient_accumulation_steps": 2, "max_steps": STEPS,
             "learning_rate": 1e-6, "bf16": True, "gradient_checkpointing": case.checkpointing, "max_length": None,
+            "use_cpu": not torch.cuda.is_available(),
             "gradient_checkpointing_kwargs": {"use_reentrant": False}, "report_to": "none", "save_strategy": "no",
-            "logging_steps": 10_000, "dataloader_pin_memory": False,
+            "logging_steps": 10_000, "dataloader_pin_memory": False, "use_liger_kernel": case.who == "trl_liger",
         }  # fmt: skip
         trainer = _trl_trainer(case, common, each * 2 * STEPS)(
             model=model, processing_class=AutoTokenizer.from_pretrained(weights), callbacks=[Clock()],
@@ -226,9 +232,9 @@ def _trl_trainer(case: Case, common: dict[str, Any], count: int) -> Callable[...
         from trl.trainer.sft_config import SFTConfig
         from trl.trainer.sft_trainer import SFTTrainer
 
-        rows = [{"input_ids": token_ids(PROMPT + COMPLETION, i), "completion_mask": [0] * PROMPT + [1] * COMPLETION}
-                for i in range(count)]  # fmt: skip
-        config = SFTConfig(**common, dataset_kwargs={"skip_prepare_dataset": True}, completion_only_loss=True)
+        texts = [token_ids(PROMPT + COMPLETION, i) for i in range(count)]
+        rows = [{"input_ids": ids, "labels": [-100] * PROMPT + ids[PROMPT:]} for ids in texts]
+        config = SFTConfig(**common, dataset_kwargs={"skip_prepare_dataset": True})
         return functools.partial(SFTTrainer, args=config, train_dataset=Dataset.from_list(rows))
     from trl.trainer.dpo_config import DPOConfig
     from trl.trainer.dpo_trainer import DPOTrainer
@@ -254,10 +260,16 @@ class Measure:
         self.cuda = torch.cuda.is_available()
         self.base = 0 if self.cuda else _status("VmRSS")
         self.peaks: list[int] = []
+        self.ends: list[float] = []
         self._reset()
 
     def step(self) -> None:
         """After an optimiser step."""
+        import torch
+
+        if self.cuda:
+            torch.cuda.synchronize()
+        self.ends.append(time.perf_counter())
         self.peaks.append(self._peak())
         self._reset()
 
@@ -278,7 +290,10 @@ class Measure:
         import torch
 
         reserved = torch.cuda.max_memory_reserved() if self.cuda else 0
-        return {"first_bytes": self.peaks[0], "peak_bytes": max(self.peaks[1:]), "reserved_bytes": reserved}
+        return {
+            "first_bytes": self.peaks[0], "peak_bytes": max(self.peaks[1:]), "reserved_bytes": reserved,
+            "step_seconds": (self.ends[-1] - self.ends[-3]) / 2,
+        }  # fmt: skip
 
 
 def _status(name: str) -> int:
@@ -328,8 +343,8 @@ def run(options: argparse.Namespace) -> None:
                 if case.who == "ours":
                     found[case.label]["expected"] = expected(case, gpu)
                 print(f"{case.label:92} {_text(found[case.label])}", flush=True)
-            out = options.out or Path(__file__).parent / "results" / f"memory_{'gpu' if gpu else 'cpu'}.json"
-            write_results(out, "memory", _rows(found), PACKAGES, accelerator(), cases=found)
+                out = options.out or Path(__file__).parent / "results" / f"memory_{'gpu' if gpu else 'cpu'}.json"
+                write_results(out, "memory", _rows(found), PACKAGES, accelerator(), cases=found)
 
 
 def again(path: Path) -> None:
@@ -357,25 +372,47 @@ def weights_in_a_process(shape: str, folder: str) -> None:
     subprocess.run([sys.executable, "-c", code, shape, folder], check=True, capture_output=True)
 
 
+_spare: list[subprocess.Popen[str]] = []
+_WAITING = """
+import json, runpy, sys
+import torch, transformers, peft
+sys.argv = json.loads(sys.stdin.readline() or "[]")
+if sys.argv:
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+
+
 def measured(words: Sequence[str], limit: int) -> dict[str, Any]:
     """The JSON that `python -m WORDS` prints last, or `failed` with the reason. Blocks of a MiB and more are given back as
-    soon as they are freed."""
+    soon as they are freed. The next process imports its libraries meanwhile."""
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 20)}
+    while len(_spare) < 2:
+        _spare.append(subprocess.Popen(
+            [sys.executable, "-c", _WAITING], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=environment,
+        ))  # fmt: skip
+    process = _spare.pop(0)
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", *words], capture_output=True, text=True, timeout=limit, env=environment
-        )
+        out, err = process.communicate(json.dumps(list(words)) + "\n", timeout=limit)
     except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
         return {"failed": f"longer than {limit} s"}
-    if done.returncode != 0:
-        return {"failed": (done.stderr.strip().splitlines() or ["?"])[-1][:400]}
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    if process.returncode != 0:
+        return {"failed": (err.strip().splitlines() or ["?"])[-1][:400]}
+    return json.loads(out.strip().splitlines()[-1])
+
+
+@atexit.register
+def _send_away() -> None:
+    for process in _spare:
+        process.communicate("")
 
 
 def _text(result: dict[str, Any]) -> str:
     if "failed" in result:
         return f"failed: {result['failed']}"
-    measured = f"measured {result['peak_bytes'] / 1e9:.2f} GB"
+    measured = f"measured {result['peak_bytes'] / 1e9:.2f} GB, {result.get('step_seconds', 0):.2f} s a step"
     if "expected" not in result:
         return measured
     total = sum(result["expected"].values())
@@ -388,15 +425,20 @@ def _rows(found: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
         if mine["who"] != "ours" or "failed" in mine:
             continue
         total = sum(mine["expected"].values())
-        rows.append(_row(f"{label}, expected beside measured", total, mine["peak_bytes"], "measured"))
-        theirs = found.get(label.removesuffix("ours") + "trl", {"failed": "not run"})
-        if "failed" not in theirs:
-            rows.append(_row(f"{label}, measured", mine["peak_bytes"], theirs["peak_bytes"], "TRL, padded, same tokens"))
+        rows.append(_row(f"{label}, peak expected beside measured", total, mine["peak_bytes"], "measured"))
+        for who, name in (("trl", "TRL, padded"), ("trl_liger", "TRL, padded, with Liger kernels")):
+            theirs = found.get(label.removesuffix("ours") + who, {"failed": "not run"})
+            if "failed" in theirs:
+                continue
+            rows.append(_row(f"{label}, peak", mine["peak_bytes"], theirs["peak_bytes"], name))
+            each = 2 * (mine["tokens"] // (PROMPT + COMPLETION))
+            rates = [each / case["step_seconds"] for case in (mine, theirs)]
+            rows.append(_row(f"{label}, speed", *rates, name, "pairs/s" if mine["method"] == "dpo" else "sequences/s"))
     return rows
 
 
-def _row(what: str, ours: float, peer: float, name: str) -> dict[str, Any]:
-    return {"what": what, "ours": ours, "peer": peer, "peer_name": name, "ratio": ours / peer, "unit": "bytes", "note": ""}
+def _row(what: str, ours: float, peer: float, name: str, unit: str = "bytes") -> dict[str, Any]:
+    return {"what": what, "ours": ours, "peer": peer, "peer_name": name, "ratio": ours / peer, "unit": unit, "note": ""}
 
 
 def main() -> None:

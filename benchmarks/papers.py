@@ -4,11 +4,11 @@
     python -m benchmarks.papers --recipes remax_llama2_7b_lora         some of them
     python -m benchmarks.papers --model SmolLM2 --engine transformers  another shape for all: a check of the machinery on a CPU
 
-Each phase trains two steps with its own section of the recipe (method, adapter, optimiser, tokens of a forward pass), on
-random tokens; sampling starts the recipe's engine on the same weights and draws. Random weights find no right answers, so
-what pairs or rewards would be made of is given: memory and speed do not depend on it. A row's `ours` is what the plan
-expects in bytes, its `peer` the measured peak. A sampler's "peak" is what its engine has taken of the GPU: vLLM fills its
-share. Reward models are measured by `benchmarks.reward_model`.
+Each phase trains some steps with its own section of the recipe (method, adapter, optimiser, tokens of a forward pass), on
+random tokens; sampling starts the recipe's engine on the same weights and draws. Random weights find no right answers, so what
+pairs or rewards would be made of is given: memory and speed do not depend on it. A row's `ours` is what the plan
+expects in bytes, its `peer` the measured peak. A sampler's "peak" is what torch has reserved for its engine: vLLM fills
+its share. Reward models are measured by `benchmarks.reward_model`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def phases(name: str, overrides: list[str]) -> Iterator[tuple[str, Recipe]]:
 
 
 def short(training: TrainingSection, tokens: int | None) -> TrainingSection:
-    """The same for two steps of two micro-batches each."""
+    """The same for a few steps of two micro-batches each."""
     data = training.model_dump() | {"epochs": 1, "checkpoint_every": 1000, "warmup_ratio": 0.0, "schedule": "constant"}
     data["micro_batch_tokens"] = tokens or training.micro_batch_tokens
     data["batch_size"] = 2 * data["micro_batch_tokens"] // (PROMPT + COMPLETION)
@@ -88,7 +88,8 @@ def draw(recipe: Recipe, folder: Path, kind: str) -> dict[str, Any]:
     start = time.perf_counter()
     engine = open_engine(EngineConfig(
         kind=kind, model=str(folder), dtype=recipe.model.dtype, batch_size=s.batch_size, max_model_len=s.max_model_len,
-        gpu_memory=s.gpu_memory, max_lora_rank=recipe.training.lora.r if recipe.training.adapter != "full" else 0,
+        gpu_memory=s.gpu_memory, gpu_shared=True,
+        max_lora_rank=recipe.training.lora.r if recipe.training.adapter != "full" else 0,
     ))  # fmt: skip
     begun = time.perf_counter()
     requests = [
@@ -98,10 +99,9 @@ def draw(recipe: Recipe, folder: Path, kind: str) -> dict[str, Any]:
     ]  # fmt: skip
     drawn = [c for group in engine.generate(requests) for c in group]
     seconds = time.perf_counter() - begun
-    taken = total = 0
-    if torch.cuda.is_available():  # the engine may be a process of its own: ask the GPU
-        free, total = torch.cuda.mem_get_info()
-        taken = total - free
+    gpu = torch.cuda.is_available()
+    taken = torch.cuda.max_memory_reserved() if gpu else 0  # the engine runs in this process
+    total = torch.cuda.get_device_properties(0).total_memory if gpu else 0
     engine.close()
     tokens = sum(len(c.token_ids) for c in drawn)
     return {

@@ -16,7 +16,7 @@ from configs.schema import TrainingSection
 from trainers.model import trainable
 from trainers.optimizer import Optimizer
 from trainers.packing import Packed
-from trainers.policy import Policy, _spread
+from trainers.policy import Policy
 from trainers.policy_gradient import PolicyGradient, _Micro, _Totals
 from trainers.rollouts import Group
 
@@ -37,8 +37,7 @@ class Ppo:
 
     def values(self, packed: Packed) -> torch.Tensor:
         """Values [targets] of the states before them."""
-        wanted, _, hidden = self.critic._hidden(packed)
-        return _spread(packed, wanted, self.head(hidden.float())[:, 0])
+        return self.head(self.critic._hidden(packed).float())[packed.places, 0]
 
     def update(self, groups: Sequence[Group], step: int) -> None:
         """One step of policy and critic."""

@@ -321,6 +321,7 @@ class TrainingSection(Section):
     batch_size: Positive = 16
     micro_batch_tokens: Positive = 4096
     gradient_checkpointing: bool = False
+    compile: bool = False
     checkpoint_every: Positive | Literal["auto"] = "auto"
 
     @model_validator(mode="after")
@@ -332,6 +333,8 @@ class TrainingSection(Section):
                 "`rl.step_rollouts` compares with the value before each step, not with `remax`'s greedy solution, `rloo`'s "
                 f"other samples or `grpo`'s mean and standard deviation: set `method: reinforce` instead of `{self.method}`"
             )
+        if self.compile and self.adapter == "qlora":
+            raise ValueError("`compile` does not know the 4-bit layers of `adapter: qlora`: set `adapter: lora`")
         if self.steps is not None and self.method != "sft":
             raise ValueError("`steps` belongs to `method: sft`; set `epochs`, or `rl.steps` for online methods")
         if self.method in ONLINE and self.schedule == "infinite":

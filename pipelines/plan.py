@@ -97,11 +97,14 @@ class Builder:
             "adapter": self.recipe.training.adapter if trained else None, "seed": self.recipe.seed, **settings,
         }
         inputs = {"problems": problems} | ({"model": trained} if trained else {}) | more
-        threads = self.recipe.executor.threads
-        rank = 0 if self.full else self.recipe.training.lora.r  # the engine makes room for adapters from the start
-        share = self.recipe.executor.workers_per_gpu
-        hints = {"threads": threads, "gpu_memory": s.gpu_memory / share, "gpu_shared": share > 1, "lora_rank": rank}
+        hints = {"threads": self.recipe.executor.threads, **self.engine_hints()}
         return self.add(Stage(kind, label, config, inputs, {"base": str(self.model.path)}, hints))
+
+    def engine_hints(self) -> dict[str, Any]:
+        """A worker's part of its GPU, the same in all stages: an engine of other settings would have to be started anew."""
+        share = self.recipe.executor.workers_per_gpu
+        rank = 0 if self.full else self.recipe.training.lora.r  # the engine makes room for adapters from the start
+        return {"gpu_memory": self.recipe.sampling.gpu_memory / share, "gpu_shared": share > 1, "lora_rank": rank}
 
     def verify(self, label: str, problems: Stage, samples: Stage, mode: str) -> Stage:
         rewards = self.recipe.rewards
@@ -142,6 +145,7 @@ class Builder:
         training = self.recipe.training
         silent = {"steps"} if training.steps is None else set[str]()
         silent |= {"infinite"} if training.schedule != "infinite" else set()
+        silent |= {"compile"} if not training.compile else set()
         config = training.model_dump(exclude={"checkpoint_every", *unread, *silent})
         if "rl" in config and not training.rl.step_rollouts:
             del config["rl"]["step_rollouts"]
@@ -176,8 +180,7 @@ class Builder:
             config["shaping"] = recipe.reward_model.model_dump(include={"alpha", "aggregation"})
             inputs["reward_model"] = reward_model
         hints = {
-            **self.training_hints(), "gpu_memory": s.gpu_memory, "gpu_shared": False,  # the workers' engines rest meanwhile
-            "verifiers": max(1, min(8, cores() - 1)), "lora_rank": 0 if self.full else recipe.training.lora.r,
+            **self.training_hints(), **self.engine_hints(), "verifiers": max(1, min(8, cores() - 1)),
         }
         return self.add(Stage("train", label, config, inputs, {"base": str(self.model.path)}, hints))
 

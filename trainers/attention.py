@@ -12,6 +12,8 @@ import importlib.util
 from typing import Any
 
 import torch
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from configs.errors import ConfigError
@@ -54,25 +56,32 @@ def _dense_mask(end: torch.Tensor) -> torch.Tensor:
     return ((place[None, None, :] <= place[None, :, None]) & (place[None, :, None] < end[:, None, :]))[:, None]
 
 
-def _block_mask(end: torch.Tensor) -> Any:
+def _block_mask(end: torch.Tensor) -> BlockMask:
+    """The mask by blocks, without the dense one: block i of the queries sees something of an earlier block j if the last
+    `end` in j is behind i's first place, and all of it if the first `end` in j is not before i's last place."""
+
     def visible(b: torch.Tensor, h: torch.Tensor, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
         return (k <= q) & (q < end[b, k])
 
     rows, width = end.shape
-    return _compiled_create()(visible, rows, None, width, width, device=str(end.device), BLOCK_SIZE=BLOCK)
+    first, last = (e[:, None, None, :] for e in end.view(rows, width // BLOCK, BLOCK).aminmax(dim=-1))  # [rows, 1, 1, j]
+    begin = torch.arange(0, width, BLOCK, device=end.device)
+    earlier, same = begin[:, None] > begin, begin[:, None] == begin  # [i, j]
+    full = earlier & (first >= begin[:, None] + BLOCK)
+    partial = (earlier & (last > begin[:, None]) & ~full) | same
+    return BlockMask.from_kv_blocks(
+        *_ordered(partial), *_ordered(full), BLOCK_SIZE=BLOCK, mask_mod=visible, seq_lengths=(width, width)
+    )
 
 
-@functools.cache
-def _compiled_create() -> Any:
-    from torch.nn.attention.flex_attention import create_block_mask
-
-    return create_block_mask
+def _ordered(blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Counts [rows, 1, i] and numbers [rows, 1, i, j] of the blocks that are true, these first."""
+    numbers = blocks.to(torch.int32).argsort(dim=-1, descending=True, stable=True)
+    return blocks.sum(-1, dtype=torch.int32), numbers.to(torch.int32)
 
 
 @functools.cache
 def _compiled_flex() -> Any:
-    from torch.nn.attention.flex_attention import flex_attention
-
     return torch.compile(flex_attention, dynamic=True)
 
 
@@ -81,7 +90,7 @@ def _flex(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: Any,
+    attention_mask: BlockMask | None,
     scaling: float | None = None,
     dropout: float = 0.0,
     **_: Any,
@@ -89,7 +98,15 @@ def _flex(
     """An attention function for transformers: [rows, heads, width, size] in, [rows, width, heads, size] out."""
     if dropout > 0.0:
         raise ConfigError("training.attention is `flex`, which knows no attention dropout: set training.attention=sdpa")
-    out = _compiled_flex()(
+    if attention_mask is None:  # the two tokens of `head.check_head`: not worth a compilation
+        out = scaled_dot_product_attention(
+            query, key, value, is_causal=True, scale=scaling, enable_gqa=query.shape[1] != key.shape[1]
+        )
+        return out.transpose(1, 2).contiguous(), None
+    # under autocast, rotary embeddings leave float32 queries and keys beside bfloat16 values
+    query, key = query.to(value.dtype), key.to(value.dtype)
+    attend = flex_attention if torch.compiler.is_compiling() else _compiled_flex()  # a compiled layer compiles it too
+    out = attend(
         query, key, value, block_mask=attention_mask, scale=scaling, enable_gqa=query.shape[1] != key.shape[1]
     )
     return out.transpose(1, 2).contiguous(), None

@@ -27,7 +27,7 @@ from configs.keys import derive_seed
 from configs.rows import Pair
 from configs.schema import DpoSection, TrainingSection
 from trainers.loop import Record, Report, Stats
-from trainers.packing import TokenSequence, budgeted, unique_tokens
+from trainers.packing import TokenSequence, budgeted, to_device, unique_tokens
 from trainers.policy import Policy
 
 Reference = Mapping[str, tuple[float, float]]  # pair id -> log pi_ref of the chosen and the rejected side
@@ -66,8 +66,8 @@ class DirectPreferenceOptimization:
     def loss(self, policy: Policy, micro: _Micro) -> tuple[torch.Tensor, Stats]:
         pairs = [p for g in micro.groups for p in g]
         chosen, rejected = pair_logprobs(policy, micro.groups)
-        reference = torch.tensor([self.reference[p.id] for p in pairs], device=chosen.device)
-        lengths = torch.tensor([[len(p.chosen_ids), len(p.rejected_ids)] for p in pairs], device=chosen.device)
+        reference = to_device(torch.tensor([self.reference[p.id] for p in pairs]), chosen.device)
+        lengths = to_device(torch.tensor([[len(p.chosen_ids), len(p.rejected_ids)] for p in pairs]), chosen.device)
         change = torch.stack([chosen, rejected], 1) - reference
         losses = preference_loss(change, lengths, self.dpo)
         loss = losses.sum() / micro.pairs - self.dpo.nll * chosen.sum() / micro.chosen_tokens
@@ -185,10 +185,11 @@ def _monitor(pairs: Sequence[Pair], change: torch.Tensor, beta: float, tokens: i
     """Sums by kind of pair: margin (beta m), accuracy, and how far both sides moved from the start (nats)."""
     margin = beta * (change[:, 0] - change[:, 1])
     columns = torch.stack([margin, (margin > 0).float(), change[:, 0], change[:, 1]], 1)
-    stats = {"tokens": columns.new_tensor(float(tokens))}
+    stats = {"tokens": columns.new_full((), tokens)}
     for kind in sorted({p.kind for p in pairs}):
-        mine = columns[[p.kind == kind for p in pairs]]
-        stats[f"{kind}/pairs"] = columns.new_tensor(float(len(mine)))
+        numbers = torch.tensor([i for i, p in enumerate(pairs) if p.kind == kind])
+        mine = columns[to_device(numbers, columns.device)]
+        stats[f"{kind}/pairs"] = columns.new_full((), len(mine))
         stats |= {f"{kind}/{name}": mine[:, i].sum() for i, name in enumerate(_MONITORS)}
     return stats
 

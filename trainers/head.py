@@ -12,6 +12,7 @@ engines report.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -168,6 +169,11 @@ def _project(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return (hidden @ weight.t()).float()
 
 
+def _recompute(tile: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> torch.Tensor:
+    """`tile(*inputs)`, computed again in the backward pass; nothing in it is random."""
+    return torch.utils.checkpoint.checkpoint(tile, *inputs, use_reentrant=False, preserve_rng_state=False)  # type: ignore
+
+
 def _recomputed(
     hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor, scale: Scale
 ) -> torch.Tensor:
@@ -179,7 +185,7 @@ def _recomputed(
     parts = [(hidden[i : i + size], targets[i : i + size]) for i in range(0, len(targets), size)]
     if len(parts) == 1:  # fits: nothing to compute again
         return tile(*parts[0])
-    return torch.cat([torch.utils.checkpoint.checkpoint(tile, h, y, use_reentrant=False) for h, y in parts])  # type: ignore[misc]
+    return torch.cat([_recompute(tile, h, y) for h, y in parts])
 
 
 def _recomputed_values(
@@ -196,8 +202,5 @@ def _recomputed_values(
 
     size = _tile(len(weight))
     parts = [(hidden[i : i + size], targets[i : i + size]) for i in range(0, len(targets), size)]
-    if len(parts) == 1:
-        columns = tile(*parts[0])
-    else:
-        columns = torch.cat([torch.utils.checkpoint.checkpoint(tile, h, y, use_reentrant=False) for h, y in parts], 1)  # type: ignore[misc]
+    columns = tile(*parts[0]) if len(parts) == 1 else torch.cat([_recompute(tile, h, y) for h, y in parts], 1)
     return TokenValues(columns[0], columns[1].detach(), columns[2] if entropy_gradient else columns[2].detach())

@@ -18,6 +18,7 @@ from configs.keys import derive_seed
 from configs.schema import TrainingSection
 from trainers.attention import resolve_attention
 from trainers.checkpoint import Pace, load_checkpoint, save_checkpoint, saving
+from trainers.compilation import compile_layers
 from trainers.model import device, load_for_training, save_trained, trainable
 from trainers.optimizer import Optimizer
 from trainers.policy import Policy
@@ -121,7 +122,7 @@ def train(
         state = load_checkpoint(work, optimizer.masters, optimizer.rule) or _begin(optimizer, online)
         optimizer.publish()
         history: list[Record] = state["history"]
-        if policy.device.type == "cuda" and state["step"] < method.steps:
+        if (policy.device.type == "cuda" or settings.compile) and state["step"] < method.steps:
             _probe(method, policy, optimizer)
         pace = Pace(settings.checkpoint_every)
         for step in range(state["step"], method.steps):
@@ -163,7 +164,10 @@ def open_policy(settings: TrainingSection, base: Path, dtype: str, start: Path |
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     # full fine-tuning keeps float32 weights, which bfloat16 matrix products use in rounded form
     autocast = settings.adapter == "full" and dtype == "bfloat16"
-    return Policy(model, attention, settings.prefix_sharing, autocast)
+    policy = Policy(model, attention, settings.prefix_sharing, autocast)
+    if settings.compile:
+        compile_layers(model, policy.device)
+    return policy
 
 
 def _step(method: Method, policy: Policy, optimizer: Optimizer, step: int, rate: float) -> tuple[int, Record]:
@@ -186,9 +190,10 @@ def _step(method: Method, policy: Policy, optimizer: Optimizer, step: int, rate:
 
 def _probe(method: Method, policy: Policy, optimizer: Optimizer) -> None:
     """Forward and backward through the largest micro-batch of the first steps before any work is done with them:
-    a setting that does not fit fails now, and the allocator's largest blocks are there from the start."""
+    a setting that does not fit fails now, and the allocator's largest blocks are there from the start. Kernels are chosen
+    by the first shapes that they see: these are so the same after a resume."""
     candidates = [m for step in range(min(method.steps, 64)) for m in method.batch(step)[1]]
-    with torch.random.fork_rng(devices=[policy.device]):
+    with torch.random.fork_rng(devices=[policy.device] if policy.device.type == "cuda" else []):
         loss, _ = method.loss(policy, max(candidates, key=lambda m: m.tokens))
         loss.backward()
     optimizer.clear()

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 PAD = -100
@@ -29,26 +30,29 @@ class TokenSequence(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One packed row of n tokens: ids, depths, subtree ends and next-token labels (PAD where none is wanted),
-    and for each of its sequences the places whose labels are its targets, and the places of its marks."""
+    """One packed row of n tokens: ids, depths, subtree ends and next-token labels (PAD where none is wanted), each int64
+    [n], and for each of its sequences the places whose labels are its targets, and the places of its marks."""
 
-    ids: list[int]
-    depth: list[int]
-    end: list[int]
-    label: list[int]
-    places: list[list[int]]
-    marks: list[list[int]]
+    ids: np.ndarray
+    depth: np.ndarray
+    end: np.ndarray
+    label: np.ndarray
+    places: list[np.ndarray]
+    marks: list[np.ndarray]
 
 
 class Packed(NamedTuple):
-    """Rows [rows, width] for one forward pass. `places` are flat indices (row * width + place) of all targets of
-    all sequences, sequence after sequence in the order in which they were given; `owner` says whose they are.
-    `marks` are the flat indices of all marks in the same order."""
+    """Rows [rows, width] for one forward pass: `ids`, `depth`, `end`.
+
+    `wanted` are the flat indices (row * width + place) of the places that predict a target, `labels` these targets, both
+    [distinct]. `places` are indices into them, of all targets of all sequences, sequence after sequence in the order
+    in which they were given; `owner` says whose they are. `marks` are the flat indices of all marks in the same order."""
 
     ids: torch.Tensor
     depth: torch.Tensor
     end: torch.Tensor
-    label: torch.Tensor
+    wanted: torch.Tensor
+    labels: torch.Tensor
     places: torch.Tensor
     owner: torch.Tensor
     sequences: int
@@ -57,42 +61,43 @@ class Packed(NamedTuple):
 
     def to(self, device: torch.device) -> Packed:
         """The same on another device."""
-        moved = {k: v.to(device, non_blocking=True) for k, v in self._asdict().items() if isinstance(v, torch.Tensor)}
-        return self._replace(**moved)
+        return self._replace(**{k: to_device(v, device) for k, v in self._asdict().items() if isinstance(v, torch.Tensor)})
+
+
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor of the CPU on `device`. From pinned memory, so that the host need not wait until the GPU has done all that was
+    asked of it before."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def pack_row(sequences: Sequence[TokenSequence], share: bool = True) -> Row:
     """Lay out `sequences` in one row; with `share=False` each keeps a copy of its prefix."""
     order = sorted(range(len(sequences)), key=lambda i: sequences[i].ids) if share else range(len(sequences))
-    ids: list[int] = []
-    depth: list[int] = []
-    end: list[int] = []
-    label: list[int] = []
-    places: list[list[int]] = [[] for _ in sequences]
-    marks: list[list[int]] = [[] for _ in sequences]
-    path: list[int] = []  # places of the last sequence's tokens
+    most = sum(len(s.ids) for s in sequences)
+    ids, depth = np.empty(most, np.int64), np.empty(most, np.int64)
+    end, label = np.empty(most, np.int64), np.full(most, PAD, np.int64)
+    places: list[np.ndarray] = [np.empty(0, np.int64) for _ in sequences]
+    marks: list[np.ndarray] = [np.empty(0, np.int64) for _ in sequences]
+    path = np.empty(0, np.int64)  # places of the last sequence's tokens
     last: list[int] = []
+    n = 0
     for i in order:
         current, start, marked = sequences[i]
         if not 1 <= start <= len(current):
             raise ValueError(f"sequence {i} has {len(current)} tokens and targets from {start}: the first cannot be a target")
         equal = _common_prefix(last, current) if share else 0
         keep = equal if equal == len(current) else max(0, equal - 1)
-        for place in path[keep:]:
-            end[place] = min(end[place], len(ids))
-        path = path[:keep]
-        for d in range(keep, len(current)):
-            path.append(len(ids))
-            ids.append(current[d])
-            depth.append(d)
-            end.append(1 << 60)
-            label.append(PAD)
-        for target in range(start, len(current)):
-            label[path[target - 1]] = current[target]
+        end[path[keep:]] = n
+        new = slice(n, n + len(current) - keep)
+        path = np.concatenate([path[:keep], np.arange(new.start, new.stop)])
+        tokens = np.array(current, np.int64)
+        ids[new], depth[new] = tokens[keep:], np.arange(keep, len(current))
         places[i] = path[start - 1 : len(current) - 1]
-        marks[i] = [path[t] for t in marked]
-        last = current
-    return Row(ids, depth, [min(e, len(ids)) for e in end], label, places, marks)
+        label[places[i]] = tokens[start:]
+        marks[i] = path[list(marked)]
+        last, n = current, new.stop
+    end[path] = n
+    return Row(ids[:n], depth[:n], end[:n], label[:n], places, marks)
 
 
 def stack(rows: Sequence[Row], indices: Sequence[Sequence[int]], multiple: int = 1) -> Packed:
@@ -102,23 +107,24 @@ def stack(rows: Sequence[Row], indices: Sequence[Sequence[int]], multiple: int =
     """
     width = -(-max(len(r.ids) for r in rows) // multiple) * multiple
     shape = (len(rows), width)
-    ids, depth = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
-    end = torch.arange(1, width + 1).repeat(len(rows), 1)  # padding sees itself alone
-    label = torch.full(shape, PAD)
-    by_sequence: dict[int, list[int]] = {}
-    marks: dict[int, list[int]] = {}
+    ids, depth = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    end = np.tile(np.arange(1, width + 1), (len(rows), 1))  # padding sees itself alone
+    label = np.full(shape, PAD, np.int64)
+    count = sum(len(mine) for mine in indices)
+    places, marks = [np.empty(0, np.int64)] * count, [np.empty(0, np.int64)] * count
     for r, row in enumerate(rows):
         n = len(row.ids)
-        ids[r, :n], depth[r, :n] = torch.tensor(row.ids), torch.tensor(row.depth)
-        end[r, :n], label[r, :n] = torch.tensor(row.end), torch.tensor(row.label)
+        ids[r, :n], depth[r, :n], end[r, :n], label[r, :n] = row.ids, row.depth, row.end, row.label
         for number, mine, marked in zip(indices[r], row.places, row.marks, strict=True):
-            by_sequence[number] = [r * width + p for p in mine]
-            marks[number] = [r * width + p for p in marked]
-    numbers = range(len(by_sequence))
-    places = torch.tensor([p for i in numbers for p in by_sequence[i]], dtype=torch.long)
-    owner = torch.tensor([i for i in numbers for _ in by_sequence[i]], dtype=torch.long)
-    flat = torch.tensor([p for i in numbers for p in marks[i]], dtype=torch.long)
-    return Packed(ids, depth, end, label, places, owner, len(by_sequence), sum(len(r.ids) for r in rows), flat)
+            places[number], marks[number] = r * width + mine, r * width + marked
+    wanted = np.flatnonzero(label != PAD)
+    into = np.searchsorted(wanted, np.concatenate(places))
+    owner = np.repeat(np.arange(count), [len(p) for p in places])
+    tensor = torch.from_numpy
+    return Packed(
+        tensor(ids), tensor(depth), tensor(end), tensor(wanted), tensor(label.ravel()[wanted]), tensor(into),
+        tensor(owner), count, sum(len(r.ids) for r in rows), tensor(np.concatenate(marks)),
+    )
 
 
 def pack(groups: Sequence[Sequence[TokenSequence]], capacity: int | None, share: bool, multiple: int = 1) -> Packed:

@@ -11,7 +11,7 @@ import torch
 from configs.errors import InputError
 from trainers.attention import BLOCK, attention_inputs
 from trainers.head import Scale, TokenValues, check_head, token_logprobs, token_values
-from trainers.packing import PAD, Packed, TokenSequence, pack
+from trainers.packing import Packed, TokenSequence, pack
 
 ROW_TOKENS = 512  # width of a row where attention costs its square; wider rows only for longer groups
 
@@ -55,27 +55,23 @@ class Policy:
     def logprobs(self, packed: Packed) -> torch.Tensor:
         """Natural log-probabilities [targets], float32, in the order of `packed.places`."""
         with self._autocast():
-            wanted, targets, hidden = self._hidden(packed)
-            unique = token_logprobs(hidden, self._head, targets, self._scale)
-        return _spread(packed, wanted, unique)
+            return token_logprobs(self._hidden(packed), self._head, packed.labels, self._scale)[packed.places]
 
     def values(self, packed: Packed, temperature: float = 1.0, entropy_gradient: bool = False) -> TokenValues:
         """Log-probabilities at `temperature` and at 1, and entropies, each [targets] as in `logprobs`."""
         with self._autocast():
-            wanted, targets, hidden = self._hidden(packed)
-            unique = token_values(hidden, self._head, targets, self._scale, temperature, entropy_gradient)
-        return TokenValues(*(_spread(packed, wanted, u) for u in unique))
+            hidden = self._hidden(packed)
+            unique = token_values(hidden, self._head, packed.labels, self._scale, temperature, entropy_gradient)
+        return TokenValues(*(u[packed.places] for u in unique))
 
     def _autocast(self) -> torch.autocast:
         """Without torch's cache of rounded weights: each is used once a pass, and with checkpointing the cache would hold
         them all until the pass ends."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast, cache_enabled=False)
 
-    def _hidden(self, packed: Packed) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Flat places that predict a target, their targets, and their hidden states [places, size]."""
-        label = packed.label.flatten()
-        wanted = (label != PAD).nonzero()[:, 0]
-        return wanted, label[wanted], self._states(packed)[wanted]
+    def _hidden(self, packed: Packed) -> torch.Tensor:
+        """Hidden states [distinct, size] of the places that predict a target."""
+        return self._states(packed).index_select(0, packed.wanted)
 
     def hidden(self, packed: Packed) -> torch.Tensor:
         """Hidden states [marks, size] in front of the output projection, in the order of `packed.marks`."""
@@ -110,11 +106,6 @@ class Policy:
     def sums(self, packed: Packed, logprobs: torch.Tensor) -> torch.Tensor:
         """Sums of the targets' log-probabilities [sequences]."""
         return logprobs.new_zeros(packed.sequences).index_add(0, packed.owner, logprobs)
-
-
-def _spread(packed: Packed, wanted: torch.Tensor, unique: torch.Tensor) -> torch.Tensor:
-    """Values of distinct places [places] -> of all targets of all sequences [targets]."""
-    return unique.new_zeros(packed.label.numel()).index_put((wanted,), unique)[packed.places]
 
 
 def _sliding_window(config: Any) -> int | None:

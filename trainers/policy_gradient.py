@@ -197,8 +197,8 @@ class PolicyGradient:
         weights = token_weights(packed.owner, packed.sequences, rl.loss, totals.tokens, totals.sequences)
         with torch.no_grad():
             stats = {
-                "learned_tokens": weights.new_tensor(float(len(weights))),
-                "learned_samples": weights.new_tensor(float(packed.sequences)),
+                "learned_tokens": weights.new_full((), len(weights)),
+                "learned_samples": weights.new_full((), packed.sequences),
                 "entropy": values.entropy.sum(), "clipped": cut.sum(),
                 "mismatch_kl": k3(before, micro.sampler).sum(),
                 "mismatch_abs": (before - micro.sampler).abs().sum(),

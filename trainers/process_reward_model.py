@@ -21,6 +21,7 @@ from configs.errors import InputError
 from configs.rows import Group
 from configs.schema import RewardModelSection, TrainingSection
 from trainers.loop import Record, Stats
+from trainers.packing import to_device
 from trainers.reward_groups import GroupTraining
 
 
@@ -38,13 +39,13 @@ class Process:
 
     def loss(self, group: Group, scores: Sequence[torch.Tensor]) -> tuple[torch.Tensor, Stats]:
         values = torch.cat(list(scores))
-        labels = values.new_tensor(group.labels)
+        labels = to_device(torch.tensor(group.labels, dtype=values.dtype), values.device)
         hard = (labels > 0.0).float()
         targets = hard if self.hard else labels
         loss = binary_cross_entropy_with_logits(values, targets, reduction="sum")
         agree = (values > 0.0) == (hard > 0.5 if self.hard else labels > 0.5)
         brier = (torch.sigmoid(values) - targets).square().sum()
-        steps = loss.new_tensor(float(len(labels)))
+        steps = loss.new_full((), len(labels))
         return loss, {"steps": steps, "accuracy": agree.float().sum(), "brier": brier, "positive": targets.sum()}
 
     def record(self, sums: Record) -> Record:

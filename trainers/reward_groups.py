@@ -78,7 +78,7 @@ class GroupTraining:
         results = [self.objective.loss(g, s) for g, s in zip(micro.groups, scores, strict=True)]
         total = torch.stack([loss for loss, _ in results]).sum() / micro.normaliser
         stats = {name: torch.stack([s[name].detach().float() for _, s in results]).sum() for name in results[0][1]}
-        return total, stats | {"tokens": total.new_tensor(float(micro.tokens)).detach()}
+        return total, stats | {"tokens": total.new_full((), micro.tokens)}
 
     def record(self, sums: Record) -> Record:
         return {"loss": sums["loss"], "tokens": sums["tokens"], **self.objective.record(sums)}

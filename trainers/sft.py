@@ -16,7 +16,7 @@ from configs.errors import InputError
 from configs.rows import Example
 from configs.schema import TrainingSection
 from trainers.loop import Record, Stats, batch_plan
-from trainers.packing import TokenSequence, budgeted, unique_tokens
+from trainers.packing import TokenSequence, budgeted, to_device, unique_tokens
 from trainers.policy import Policy
 
 
@@ -55,7 +55,7 @@ class SupervisedFineTuning:
 
     def loss(self, policy: Policy, micro: _Micro) -> tuple[torch.Tensor, Stats]:
         total = weighted_nll(policy, micro.examples) / micro.normaliser
-        return total, {"tokens": torch.tensor(float(sum(len(e.token_ids) for e in micro.examples)), device=total.device)}
+        return total, {"tokens": total.new_full((), sum(len(e.token_ids) for e in micro.examples))}
 
     def record(self, sums: Record) -> Record:
         return sums
@@ -68,10 +68,11 @@ def weighted_nll(policy: Policy, examples: Sequence[Example]) -> torch.Tensor:
     """Summed weighted negative log-likelihood (nats) of the completion tokens."""
     groups = _by_problem(examples)
     packed = policy.pack([[_sequence(e) for e in g] for g in groups])
-    weights = torch.tensor([e.weight for g in groups for e in g], device=policy.device)
+    weights = to_device(torch.tensor([e.weight for g in groups for e in g]), policy.device)
     logprobs = policy.logprobs(packed)
     if any(e.token_weights for e in examples):
-        logprobs = logprobs * logprobs.new_tensor([w for g in groups for e in g for w in _token_weights(e)])
+        each = torch.tensor([w for g in groups for e in g for w in _token_weights(e)])
+        logprobs = logprobs * to_device(each, policy.device)
     return -(policy.sums(packed, logprobs) * weights).sum()
 
 

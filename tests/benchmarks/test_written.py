@@ -75,8 +75,7 @@ def test_the_start_of_every_engine_counts(tmp_path: Path):
     options = argparse.Namespace(repeats=1, workers=[1, 2], out=tmp_path / "generation.json")
     ours: list[Any] = [Engine("ours", 10.0), Engine("ours", 30.0)]
     plain: Any = Engine("plain", 5.0)
-    logprobs: Any = Engine("logprobs", 6.0)
-    generation.compare(options, plain, logprobs, ours)
+    generation.compare(options, plain, ours)
     row = json.loads(options.out.read_text())["rows"][-1]
     assert (row["ours"], row["peer"], row["ratio"]) == (20.0, 5.0, 4.0)
     assert row["note"] == "mean of 2; lowest and highest 10.0-30.0"

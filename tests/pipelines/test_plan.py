@@ -282,11 +282,12 @@ def test_rollouts_at_a_temperature_that_is_not_known_yet_are_refused():
 def test_settings_that_say_nothing_are_no_part_of_a_key():
     """Artefacts keep their keys when the schema gets new settings."""
     plain = stage(plan_of(), "iteration1/train")
-    assert not {"steps", "infinite", "rl"} & set(plain.config["training"])
+    assert not {"steps", "infinite", "rl", "compile"} & set(plain.config["training"])
     assert not {"label", "min_reward"} & set(stage(plan_of(), "iteration1/select").config)
     assert keys(plan_of("training.infinite.constant=0.3", "training.rl.steps=7")) == keys(plan_of())
     assert "iteration1/train" in changed("training.steps=7")
     assert "iteration1/train" in changed("training.schedule=infinite")
+    assert "iteration1/train" in changed("training.compile=true")
 
 
 def test_the_fixed_temperature_is_none_of_bstars_business():

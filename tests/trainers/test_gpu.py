@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from configs.errors import RatchetError
 from configs.schema import TrainingSection
 from tests.trainers.test_dpo import _Stop, _train, make_pair
 from trainers.attention import IMPLEMENTATION
+from trainers.loop import open_policy
+from trainers.model import trainable
 from trainers.packing import TokenSequence
 from trainers.policy import Policy
 
@@ -64,6 +67,29 @@ def test_flex_equals_sdpa(model_folder: Path, dtype: torch.dtype, tolerance: flo
         assert (plain - flex).abs().max() < 10 * tolerance
         for a, b in zip(plain_gradients, flex_gradients, strict=True):
             assert (a.float() - b.float()).norm() < tolerance * a.float().norm()
+
+
+@pytest.mark.parametrize("adapter", ["full", "lora"])
+def test_compiled_layers_compute_the_same(model_folder: Path, adapter: str) -> None:
+    """Flex attention inside the layers' graph; several widths with a few compilations."""
+    results = []
+    for on in (False, True):
+        settings = TrainingSection.model_validate({"adapter": adapter, "compile": on, "lora": {"r": 8}})
+        policy = open_policy(settings, model_folder, "bfloat16", None, 0)
+        counters.clear()
+        values = []
+        for seed in range(6):
+            logprobs = policy.logprobs(policy.pack(_groups(seed)))
+            logprobs.mean().backward()
+            values.append(logprobs.detach())
+        gradients = [p.grad for p in trainable(policy.model).values() if p.grad is not None]
+        results.append((values, gradients))
+    assert counters["stats"]["unique_graphs"] <= 2
+    (plain, plain_gradients), (compiled, compiled_gradients) = results
+    for a, b in zip(plain, compiled, strict=True):
+        assert abs(a.mean() - b.mean()) < 1e-2 and (a - b).abs().max() < 0.3
+    for a, b in zip(plain_gradients, compiled_gradients, strict=True):
+        assert (a.float() - b.float()).norm() < 5e-2 * a.float().norm() + 1e-6
 
 
 PAIRS = [make_pair(i, i // 2, 10 + i, i % 3, 5 + i % 4, 6) for i in range(12)]

@@ -1,0 +1,138 @@
+"""GSM8K from start to finish with SmolLM2-135M on one GPU: arms of a self-improvement pipeline, killed on the way if wanted.
+
+    python -m benchmarks.gsm8k run control --folder runs/gsm8k                 one arm; goes on where it was
+    python -m benchmarks.gsm8k run ours --folder runs/gsm8k --kill 150 400     the same, killed (SIGKILL) twice, and resumed
+    python -m benchmarks.gsm8k report --folder runs/gsm8k                      the table, and results/gsm8k.json
+
+Arms: `control`, plain SFT on the human solutions and a naive round of rejection sampling with 4 samples; `ours`, more
+practice, two rounds of rejection sampling and a reward model; `online`, reinforcement learning from the weights that `ours`
+has after its practice. Their recipes are configs/recipes/smollm2_gsm8k_ARM.yaml. Settings are chosen on problems held out of
+the training split; the test problems come once for each final model. Intervals are 95 %, differences paired by problem.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from benchmarks.record import accelerator, write_results, write_whole
+from configs.errors import InputError
+from pipelines.compare import compare, measured
+from pipelines.models import trained_names
+from pipelines.runfolder import RunFolder
+
+ARMS = ("control", "ours", "online")
+PACKAGES = ("torch", "transformers", "vllm", "ray")
+KILLS = "kills.json"
+
+
+def run(arm: str, folder: Path, kills: Sequence[float], more: Sequence[str]) -> None:
+    """Run an arm to its end, killed `kills` seconds after each of its starts; what was killed is written into its folder."""
+    target = folder / arm
+    start = [f"model.name={folder / 'ours'}@practice"] if arm == "online" else []
+    command = ["run", f"smollm2_gsm8k_{arm}", "--run-dir", str(target), *start, *more]
+    done: list[dict[str, Any]] = []
+    for after in (*kills, None):
+        began = time.monotonic()
+        process = subprocess.Popen([sys.executable, "-m", "pipelines.cli", *command], start_new_session=True)
+        try:
+            code = process.wait(after)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            finished = len(RunFolder.existing(target).read_metrics()) if (target / "plan.json").is_file() else 0
+            done.append({"seconds": round(time.monotonic() - began, 1), "stages_finished": finished})
+            write_whole(target / KILLS, json.dumps(done, indent=1) + "\n")
+            print(f"killed after {after:.0f} s with {finished} stages finished", flush=True)
+            time.sleep(5)  # until the workers have seen it and the GPU's memory is free
+            continue
+        if code:
+            raise SystemExit(code)
+        return
+
+
+def rows_of(arm: str, target: Path) -> Iterator[dict[str, Any]]:
+    """Accuracies of every model of an arm that was measured, and what its samples come to."""
+    for label, m in RunFolder.existing(target).read_metrics().items():
+        what = f"{arm}, {label.replace('/', ', ')}"
+        if m["kind"] == "score":
+            yield row(what, m["accuracy"], m["low"], m["high"], m["problems"], f"{m['mode']} extraction")
+        elif m["kind"] in ("votes", "reward_eval"):
+            best = m["at"][-1]
+            for name in ("pass", "maj") if m["kind"] == "votes" else ("rm", "weighted", "rm_gain"):
+                if best.get(name) is not None:
+                    yield estimate(f"{what}: {name}@{best['k']}", best[name], best["problems"], "exact over all subsets")
+            for name, value in m.get("pairwise", {}).items():
+                if value is not None:
+                    yield estimate(f"{what}: pairs ordered rightly by {name}", value, value["problems"], "chance is one half")
+
+
+def estimate(what: str, value: dict[str, Any], problems: int, note: str) -> dict[str, Any]:
+    return row(what, value["mean"], value["low"], value["high"], problems, note)
+
+
+def row(what: str, value: float, low: float, high: float, problems: int, note: str) -> dict[str, Any]:
+    return {"what": what, "ours": value, "peer": None, "peer_name": None, "ratio": None, "unit": "share", "low": low,
+            "high": high, "n": problems, "note": note}  # fmt: skip
+
+
+def differences(folder: Path, models: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Every pair of models on what both were measured on."""
+    for one, other in combinations(models, 2):
+        try:
+            found = compare(measured(str(folder / one)), measured(str(folder / other)))
+        except InputError as e:  # an arm that was not measured there, or not to the end
+            print(f"{one} and {other}: {e}")
+            continue
+        for c in found["comparisons"]:
+            note = f"{c['second']:.1%} less {c['first']:.1%}; {c['test']} p = {c['p']:.2g}"
+            yield row(f"{other} less {one}, {c['benchmark']}, {c['decoding']}, paired", c["difference"], c["low"], c["high"],
+                      c["problems"], note)  # fmt: skip
+
+
+def report(folder: Path, output: Path) -> None:
+    rows: list[dict[str, Any]] = []
+    models: list[str] = []
+    more: dict[str, Any] = {"kills": {}, "stages": {}}
+    for arm in (a for a in ARMS if (folder / a / "plan.json").is_file()):
+        rows += rows_of(arm, folder / arm)
+        models += [f"{arm}@{name}" for name in ("0", *trained_names(RunFolder.existing(folder / arm).plan()))]
+        if (folder / arm / KILLS).is_file():
+            more["kills"][arm] = json.loads((folder / arm / KILLS).read_text())
+        more["stages"][arm] = RunFolder.existing(folder / arm).read_metrics()
+    rows += differences(folder, models)
+    for r in rows:
+        print(f"{r['what']:60} {r['ours']:+.1%} [{r['low']:+.1%}, {r['high']:+.1%}] n = {r['n']} {r['note']}")
+    write_results(output, "gsm8k", rows, PACKAGES, accelerator(), **more)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("run", "report"):
+        command = commands.add_parser(name)
+        command.add_argument("--folder", type=Path, default=Path("runs") / "gsm8k")
+        if name == "run":
+            command.add_argument("arm", choices=ARMS)
+            command.add_argument("--kill", type=float, nargs="*", default=[], metavar="SECONDS")
+            command.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of the recipe")
+        else:
+            command.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "gsm8k.json")
+    a = parser.parse_args()
+    if a.command == "run":
+        run(a.arm, a.folder, a.kill, a.set)
+    else:
+        report(a.folder, a.output)
+
+
+if __name__ == "__main__":
+    main()
