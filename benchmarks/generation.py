@@ -189,6 +189,8 @@ def compare(a: argparse.Namespace, plain: Child, ours: Sequence[Child]) -> None:
         starts.setdefault(c.kind, []).append(c.answer()["start"])
     print(f"seconds to start, side by side: {starts}", flush=True)
     found = {"plain": measure([plain], a.repeats, logprobs=False), "logprobs": measure([plain], a.repeats)}
+    for name, peer in found.items():
+        print(f"LLM.generate, {name}: {peer['rate']:,.0f} tokens/s", flush=True)
     rows: list[dict[str, Any]] = []
     for k in a.workers:
         mine = measure(ours[:k], a.repeats)

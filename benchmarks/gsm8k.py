@@ -5,8 +5,9 @@
     python -m benchmarks.gsm8k report --folder runs/gsm8k                      the table, and results/gsm8k.json
 
 Arms: `control`, plain SFT on the human solutions and a naive round of rejection sampling with 4 samples; `ours`, more
-practice, two rounds of rejection sampling and a reward model; `online`, reinforcement learning from the weights that `ours`
-has after its practice. Their recipes are configs/recipes/smollm2_gsm8k_ARM.yaml. Settings are chosen on problems held out of
+practice, two rounds of rejection sampling and a reward model; `equations`, the same with solutions that are equations alone;
+`online` and `equations_online`, reinforcement learning from the weights that these have after their practice. Recipes are
+configs/recipes/smollm2_gsm8k_ARM.yaml. Settings are chosen on problems held out of
 the training split; the test problems come once for each final model. Intervals are 95 %, differences paired by problem.
 """
 
@@ -30,7 +31,16 @@ from pipelines.compare import compare, measured
 from pipelines.models import trained_names
 from pipelines.runfolder import RunFolder
 
-ARMS = ("control", "ours", "online")
+ARMS: dict[str, tuple[str, str | None, list[str]]] = {  # recipe; the arm whose practice it begins with; settings
+    "control": ("smollm2_gsm8k_control", None, []),
+    "ours": ("smollm2_gsm8k_ours", None, []),
+    "online": ("smollm2_gsm8k_online", "ours", []),
+    "equations": ("smollm2_gsm8k_equations", None, []),
+    "equations_online": (
+        "smollm2_gsm8k_online", "equations",
+        ["data.solutions=equations", "sampling.max_tokens=128", "evaluation.max_tokens=128"],
+    ),
+}  # fmt: skip
 PACKAGES = ("torch", "transformers", "vllm", "ray")
 KILLS = "kills.json"
 
@@ -38,8 +48,9 @@ KILLS = "kills.json"
 def run(arm: str, folder: Path, kills: Sequence[float], more: Sequence[str]) -> None:
     """Run an arm to its end, killed `kills` seconds after each of its starts; what was killed is written into its folder."""
     target = folder / arm
-    start = [f"model.name={folder / 'ours'}@practice"] if arm == "online" else []
-    command = ["run", f"smollm2_gsm8k_{arm}", "--run-dir", str(target), *start, *more]
+    recipe, base, settings = ARMS[arm]
+    start = [f"model.name={folder / base}@practice"] if base else []
+    command = ["run", recipe, "--run-dir", str(target), f"name={arm}", *start, *settings, *more]
     done: list[dict[str, Any]] = []
     for after in (*kills, None):
         began = time.monotonic()
@@ -122,7 +133,7 @@ def main() -> None:
         command = commands.add_parser(name)
         command.add_argument("--folder", type=Path, default=Path("runs") / "gsm8k")
         if name == "run":
-            command.add_argument("arm", choices=ARMS)
+            command.add_argument("arm", choices=list(ARMS))
             command.add_argument("--kill", type=float, nargs="*", default=[], metavar="SECONDS")
             command.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of the recipe")
         else:

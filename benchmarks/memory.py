@@ -433,7 +433,8 @@ def _rows(found: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
             rows.append(_row(f"{label}, peak", mine["peak_bytes"], theirs["peak_bytes"], name))
             each = 2 * (mine["tokens"] // (PROMPT + COMPLETION))
             rates = [each / case["step_seconds"] for case in (mine, theirs)]
-            rows.append(_row(f"{label}, speed", *rates, name, "pairs/s" if mine["method"] == "dpo" else "sequences/s"))
+            unit = "pairs/s" if mine["method"] == "dpo" else "sequences/s"
+            rows.append(_row(f"{label}, speed", rates[0], rates[1], name, unit))
     return rows
 
 

@@ -53,12 +53,15 @@ class DataSection(Section):
     hash of their text, and are the source `validation` of benchmarks.
 
     `extra` are further sources of training problems; `variants` adds up to so many problems with other numbers to each one
-    whose solution has calculator marks (GSM8K's).
+    whose solution has calculator marks (GSM8K's), without the first `variants_from`, which an earlier phase may have had.
+    `solutions: equations` leaves of the human solutions the calculations alone (see `data_gen/rewriting.py`).
     """
 
     train: SourceSection = SourceSection(source="procedural", limit=256)
     extra: list[SourceSection] = []
     variants: Annotated[int, Field(ge=0)] = 0
+    variants_from: Annotated[int, Field(ge=0)] = 0
+    solutions: Literal["full", "equations"] = "full"
     prompt: PromptSection = PromptSection()
     validation: Annotated[int, Field(ge=0)] = 0
     fresh_per_iteration: bool = False
@@ -72,6 +75,12 @@ class DataSection(Section):
             raise ValueError("`validation` needs `decontaminate: true`, which keeps those problems out of the training")
         if any(source.source == "validation" for source in (self.train, *self.extra)):
             raise ValueError("source `validation` is for `evaluation.benchmarks`: training must not see it")
+        return self
+
+    @model_validator(mode="after")
+    def _variants_exist(self) -> DataSection:
+        if self.variants_from and not self.variants:
+            raise ValueError("`variants_from` leaves out the first ones of `variants`: set `variants` too")
         return self
 
     @model_validator(mode="after")

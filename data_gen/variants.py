@@ -71,20 +71,21 @@ class Template:
     words: frozenset[Fraction]  # values that the solution has in words
 
 
-def variants(problem: Problem, count: int) -> list[Problem]:
-    """Up to `count` problems like this one with other numbers and the solution that follows; none where its solution has
-    no calculator marks or leaves a doubt. A variant is the same in every run; its id is `ID/variant/K`, K from 0.
+def variants(problem: Problem, count: int, first: int = 0) -> list[Problem]:
+    """Up to `count` problems like this one with other numbers and the solution that follows, without the `first` ones; none
+    where its solution has no calculator marks or leaves a doubt. A variant is the same in every run; its id is
+    `ID/variant/K`, K from 0.
 
     Raises ConfigError for a negative count.
     """
-    if count < 0:
-        raise ConfigError(f"variants: count must be 0 or more, not {count}")
+    if count < 0 or first < 0:
+        raise ConfigError(f"variants: count and first must be 0 or more, not {count} and {first}")
     template = template_of(problem) if count else None
     found: list[Problem] = []
     if template is None:
         return found
     seen = {problem.question}
-    for k in range(count):
+    for k in range(first + count):
         rng = random.Random(derive_seed("variants", problem.id, problem.question, k))
         for _ in range(TRIES):
             made = _draw(template, rng, len(found))
@@ -94,7 +95,7 @@ def variants(problem: Problem, count: int) -> list[Problem]:
                 break
         else:
             break  # what so many draws do not give, as many more will hardly give
-    return found
+    return found[first:]
 
 
 def template_of(problem: Problem) -> Template | None:

@@ -176,7 +176,7 @@ def _rows(stage: Stage, plan: Plan, rows: dict[str, int]) -> int:
         return sum(rows[source.key] for source in stage.inputs.values())
     if stage.kind == "variants":
         return rows[stage.inputs["train"].key] * (1 + stage.config["count"])
-    return rows[stage.inputs["train"].key] if stage.kind == "decontaminate" else known
+    return rows[stage.inputs["train"].key] if stage.kind in ("decontaminate", "rewrite") else known
 
 
 def _sweep_rows(stage: Stage, problems: int) -> int:

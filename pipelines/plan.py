@@ -257,11 +257,15 @@ def _training_problems(b: Builder, phase: str, sets: list[tuple[BenchmarkSection
         held = {}
     if held:
         train = b.add(Stage("decontaminate", f"{prefix}clean", config, {"train": train, **held}))
-    if not data.variants:
-        return train
-    more = config if held else {}  # a variant may be like an evaluation problem though its original is not
-    prefix = f"problems/{phase}-" if own or data.variants != general.variants else "problems/"
-    return b.add(Stage("variants", f"{prefix}variants", {"count": data.variants, **more}, {"train": train, **held}))
+    if data.variants:
+        wanted = {"count": data.variants} | ({"first": data.variants_from} if data.variants_from else {})
+        if (data.variants, data.variants_from) != (general.variants, general.variants_from):
+            prefix = f"problems/{phase}-"
+        more = config if held else {}  # a variant may be like an evaluation problem though its original is not
+        train = b.add(Stage("variants", f"{prefix}variants", {**wanted, **more}, {"train": train, **held}))
+    if data.solutions == "equations":
+        train = b.add(Stage("rewrite", f"{prefix}equations", {"solutions": data.solutions}, {"train": train}))
+    return train
 
 
 def _iteration(

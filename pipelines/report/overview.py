@@ -86,6 +86,8 @@ def _learned(recipe: Mapping[str, Any]) -> str:
     problems = " and ".join(f"{a}{s.get('source', '?')}" for a, s in zip(amounts, sources, strict=True)) + " problems"
     if count := setting(recipe, "data.variants"):
         problems += f" (up to {number(count)} variants of each)"
+    if setting(recipe, "data.solutions") == "equations":
+        problems += ", solutions as equations"
     method, n = setting(recipe, "training.method"), setting(recipe, "sampling.n")
     if method == "sft" and setting(recipe, "selection.max_per_problem") == 0:
         return f"the solutions that came with {problems}"

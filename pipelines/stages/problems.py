@@ -1,14 +1,17 @@
-"""Problems as an artefact: loaded or generated once; training problems joined, checked against the evaluation sets, varied."""
+"""Problems as an artefact: loaded or generated once; training problems joined, checked, varied and rewritten."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from configs.errors import InputError
 from configs.rows import Problem
 from data_gen.decontaminate import Dropped, decontaminate
 from data_gen.problems import load_problems
+from data_gen.rewriting import equations
 from data_gen.validation import held_out
 from data_gen.variants import variants
 from pipelines.files import write_json
@@ -120,11 +123,11 @@ class CleanStage:
         return add_metrics(shards)
 
 
-class VariantsStage:
-    """Training problems, each followed by its numeric variants (inputs: train, and eval0, eval1, ..., validation where there
-    are evaluation sets that no variant may be like). config: count; with evaluation sets ngram, lcs_ratio."""
+class RewriteStage:
+    """Training problems whose solutions are their calculations alone (input: train); a problem whose solution cannot be
+    written so has none from here on. config: solutions (`equations`)."""
 
-    name, version, where, device = "variants", 1, "driver", False
+    name, version, where, device = "rewrite", 1, "driver", False
 
     def shards(self, task: Task) -> int:
         return 1
@@ -132,13 +135,45 @@ class VariantsStage:
     def open(self, task: Task) -> ShardRunner:
         def run(shard: int, report: Report) -> ShardResult:
             train: list[Problem] = task.rows("train", Problem)
-            made = [v for p in train for v in variants(p, task.config["count"])]
-            evaluation = [p for name in sorted(task.inputs) if name != "train" for p in task.rows(name, Problem)]
+            rows = [msgspec.structs.replace(p, solution=equations(p.solution) if p.solution else None) for p in train]
+            write_rows(task.artefact.part(shard), rows, Problem)
+            counts = {"problems": len(rows), "solutions": sum(p.solution is not None for p in rows)}
+            return ShardResult(rows=len(rows), metrics=counts)
+
+        return run
+
+    def metrics(self, task: Task, shards: Sequence[ShardResult]) -> dict[str, Any]:
+        return add_metrics(shards)
+
+
+_VARIED_AT_ONCE = 500  # problems of a shard: some seconds
+
+
+class VariantsStage:
+    """Training problems, each followed by its numeric variants (inputs: train, and eval0, eval1, ..., validation where there
+    are evaluation sets that no variant may be like: see `dropped-SHARD.json`). config: count, first; with evaluation sets
+    ngram, lcs_ratio."""
+
+    name, version, where, device = "variants", 2, "workers", False
+
+    def shards(self, task: Task) -> int:
+        return max(1, -(-task.input("train").manifest()["rows"] // _VARIED_AT_ONCE))
+
+    def open(self, task: Task) -> ShardRunner:
+        everything: list[Problem] = task.rows("train", Problem)
+        taken = {p.id for p in everything}
+        evaluation = [p for name in sorted(task.inputs) if name != "train" for p in task.rows(name, Problem)]
+
+        def run(shard: int, report: Report) -> ShardResult:
+            train = everything[shard * _VARIED_AT_ONCE : (shard + 1) * _VARIED_AT_ONCE]
+            made: list[Problem] = []
+            for done, problem in enumerate(train, 1):
+                made += variants(problem, task.config["count"], task.config.get("first", 0))
+                report({"done": done, "total": len(train)})
             dropped: list[Dropped] = []
             if evaluation:
                 made, dropped = decontaminate(made, evaluation, task.config["ngram"], task.config["lcs_ratio"])
-                write_json(task.artefact.path / "dropped.json", [_plain(d) for d in dropped])
-            taken = {p.id for p in train}
+                write_json(task.artefact.path / f"dropped-{shard:05d}.json", [_plain(d) for d in dropped])
             if again := next((v.id for v in made if v.id in taken), None):
                 raise InputError(f"{task.label}: a training problem has a variant's id, {again}: give it another one")
             beside: dict[str, list[Problem]] = {}
@@ -156,8 +191,6 @@ class VariantsStage:
 
 
 def _plain(dropped: Dropped) -> dict[str, Any]:
-    import msgspec
-
     return msgspec.to_builtins(dropped)
 
 
@@ -165,4 +198,5 @@ register(ProblemsStage())
 register(ValidationStage())
 register(JoinStage())
 register(VariantsStage())
+register(RewriteStage())
 register(CleanStage())

@@ -61,8 +61,9 @@ def test_variants_are_the_same_in_every_run_and_fewer_are_the_first_of_more():
     original = problem(*CLIPS)
     assert variants(original, 4) == variants(original, 4)
     assert variants(original, 2) == variants(original, 4)[:2]
+    assert variants(original, 2, first=2) == variants(original, 4)[2:]
     assert variants(original, 0) == []
-    with pytest.raises(ConfigError, match="count must be 0 or more"):
+    with pytest.raises(ConfigError, match="count and first must be 0 or more"):
         variants(original, -1)
 
 

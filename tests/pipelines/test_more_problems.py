@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -106,10 +107,17 @@ def test_a_phase_may_have_them_and_another_not(tmp_path: Path, monkeypatch: pyte
     assert resolve(plan.recipe) == plan.recipe
 
 
+def test_a_later_phase_has_variants_of_its_own():
+    plan = plan_of("phases=[{name: a, data: {variants: 3}}, {name: b, data: {variants: 3, variants_from: 3}}]")
+    a, b = (next(s for s in plan.stages if s.label == f"problems/{phase}-variants") for phase in "ab")
+    assert (a.config["count"], "first" in a.config, b.config["first"]) == (3, False, 3)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["data.variants=-1"], "data.variants"),
+        (["data.variants_from=2"], "`variants_from` leaves out the first ones of `variants`"),
         (["data.variants=2", "data.fresh_per_iteration=true"], "`fresh_per_iteration` takes slices of `train` alone"),
         ([EXTRA, "data.fresh_per_iteration=true"], "`fresh_per_iteration` takes slices of `train` alone"),
         (["data.extra=[{source: validation}]", "data.validation=3"], "training must not see it"),
@@ -142,6 +150,18 @@ def test_a_run_learns_from_variants_and_extra_problems(tiny_recipe: Callable[...
     exported = CliRunner().invoke(app, ["export", str(tmp_path / "run"), "--what", "problems", "--to", str(out)])
     assert exported.exit_code == 0, (exported.output, exported.exception)
     assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == [p.id for p in problems]
+
+
+def test_a_run_learns_equations(tiny_recipe: Callable[..., Path], home: Path, tmp_path: Path):
+    own = write_pens(tmp_path / "own.jsonl", [(1, 13, 8), (2, 40, 25)])
+    source = f"data.train={{source: jsonl, path: {own}}}"
+    result = run(tiny_recipe(source, "data.variants=1", EXTRA, "data.solutions=equations"), tmp_path / "run")
+    assert result.exit_code == 0, (result.output, result.exception)
+    problems: list[Problem] = rows_of(tmp_path / "run", home, "problems/equations", Problem)
+    assert f"{len(problems)} solutions of {len(problems)} problems as equations" in result.output
+    examples: list[Example] = rows_of(tmp_path / "run", home, "iteration1/select", Example)
+    assert {e.problem for e in examples} == {p.id for p in problems}
+    assert all(re.fullmatch(r"(\d+ [-+*/] \d+ = \d+\n)+#### \d+", e.text) for e in examples)
 
 
 def test_variants_like_an_evaluation_problem_are_dropped(tiny_recipe: Callable[..., Path], home: Path, tmp_path: Path):
