@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import re
 import shutil
 import statistics
 import subprocess
@@ -34,6 +35,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.memory import measured
 from benchmarks.record import accelerator, positive, write_results
 from configs.rows import Group
 from configs.schema import RewardModelSection, TrainingSection
@@ -195,14 +197,7 @@ def _child(case: Case, folder: str, options: argparse.Namespace) -> dict[str, An
     numbers = ("batch", "steps", "warmup", "solutions", "prompt", "solution")
     arguments = [x for name in numbers for x in (f"--{name}", str(getattr(options, name)))]
     arguments += ["--case", json.dumps(asdict(case)), "--weights", folder]
-    command = [sys.executable, "-m", "benchmarks.reward_model", *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=options.limit)
-    except subprocess.TimeoutExpired:
-        return {"failed": f"longer than {options.limit} s"}
-    if done.returncode != 0:
-        return {"failed": (done.stderr.strip().splitlines() or ["?"])[-1][:400]}
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return measured(["benchmarks.reward_model", *arguments], options.limit)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -218,7 +213,7 @@ def run(options: argparse.Namespace) -> None:
         parent = "/dev/shm" if shutil.disk_usage("/dev/shm").free > 40 << 30 else None
         with tempfile.TemporaryDirectory(dir=parent) as folder:
             subprocess.run([sys.executable, "-c", _WEIGHTS, shape, folder], check=True)
-            for case in cases(shape):
+            for case in (c for c in cases(shape) if not options.only or re.search(options.only, c.label)):
                 result = found[case.label] = asdict(case) | _child(case, folder, options)
                 print(f"{case.label:45s} {_told(result)}", flush=True)
                 write_results(
@@ -256,6 +251,7 @@ def _rows(found: dict[str, Any]) -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", nargs="+", default=["7b"], choices=["tiny", "smollm2", "7b"])
+    parser.add_argument("--only", help="a regular expression over the labels of cases")
     parser.add_argument("--batch", type=int, default=16, help="problems in a step")
     parser.add_argument("--steps", type=positive, default=6)
     parser.add_argument("--warmup", type=positive, default=2)

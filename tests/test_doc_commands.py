@@ -85,6 +85,7 @@ BLOCKS: dict[str, dict[str, str]] = {
         "ratchet run bstar_gsm8k balance.scorer=reward_model": PLAN,
         "python -m benchmarks.bstar_arms": PLAN,
     },
+    "gsm8k.md": {"python -m benchmarks.gsm8k": PLAN},
     "reward_models.md": {"ratchet run reward_model_gsm8k": PLAN, "ratchet score": RUN},
     "engines.md": {
         "make vllm-cpu": PLAN, "ratchet run demo executor.workers=2": _WORKERS,
