@@ -1,4 +1,4 @@
-"""`training.compile`: the decoder layers compiled, all by one graph, so that the host asks for a tenth of the kernels."""
+"""`training.compile`: the decoder layers compiled, all by one graph, so that the host has fewer kernels to ask for."""
 
 from __future__ import annotations
 
