@@ -6,9 +6,9 @@
 
 Arms: `control`, plain SFT on the human solutions and a naive round of rejection sampling with 4 samples; `ours`, more
 practice, two rounds of rejection sampling and a reward model; `equations`, the same with solutions that are equations alone;
-`online` and `equations_online`, reinforcement learning from the weights that these have after their practice. Recipes are
-configs/recipes/smollm2_gsm8k_ARM.yaml. Settings are chosen on problems held out of
-the training split; the test problems come once for each final model. Intervals are 95 %, differences paired by problem.
+`online` and `equations_online`, reinforcement learning from the weights that these have after their practice. `ARMS` names
+their recipes. Settings are chosen on problems held out of the training split; the test problems come once for each final
+model. Intervals are 95 %, differences paired by problem.
 """
 
 from __future__ import annotations
@@ -71,9 +71,9 @@ def run(arm: str, folder: Path, kills: Sequence[float], more: Sequence[str]) -> 
         return
 
 
-def rows_of(arm: str, target: Path) -> Iterator[dict[str, Any]]:
-    """Accuracies of every model of an arm that was measured, and what its samples come to."""
-    for label, m in RunFolder.existing(target).read_metrics().items():
+def rows_of(arm: str, stages: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Accuracies of every model of an arm that was measured, and what its samples come to, from the metrics of its stages."""
+    for label, m in stages.items():
         what = f"{arm}, {label.replace('/', ', ')}"
         if m["kind"] == "score":
             yield row(what, m["accuracy"], m["low"], m["high"], m["problems"], f"{m['mode']} extraction")
@@ -115,11 +115,12 @@ def report(folder: Path, output: Path) -> None:
     models: list[str] = []
     more: dict[str, Any] = {"kills": {}, "stages": {}}
     for arm in (a for a in ARMS if (folder / a / "plan.json").is_file()):
-        rows += rows_of(arm, folder / arm)
-        models += [f"{arm}@{name}" for name in ("0", *trained_names(RunFolder.existing(folder / arm).plan()))]
+        found = RunFolder.existing(folder / arm)
+        more["stages"][arm] = found.read_metrics()
+        rows += rows_of(arm, more["stages"][arm])
+        models += [f"{arm}@{name}" for name in ("0", *trained_names(found.plan()))]
         if (folder / arm / KILLS).is_file():
             more["kills"][arm] = json.loads((folder / arm / KILLS).read_text())
-        more["stages"][arm] = RunFolder.existing(folder / arm).read_metrics()
     rows += differences(folder, models)
     for r in rows:
         print(f"{r['what']:60} {r['ours']:+.1%} [{r['low']:+.1%}, {r['high']:+.1%}] n = {r['n']} {r['note']}")

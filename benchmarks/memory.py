@@ -412,7 +412,9 @@ def _send_away() -> None:
 def _text(result: dict[str, Any]) -> str:
     if "failed" in result:
         return f"failed: {result['failed']}"
-    measured = f"measured {result['peak_bytes'] / 1e9:.2f} GB, {result.get('step_seconds', 0):.2f} s a step"
+    measured = f"measured {result['peak_bytes'] / 1e9:.2f} GB"
+    if "step_seconds" in result:  # files of earlier versions have none
+        measured += f", {result['step_seconds']:.2f} s a step"
     if "expected" not in result:
         return measured
     total = sum(result["expected"].values())

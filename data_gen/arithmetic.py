@@ -44,7 +44,8 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-_MARK = re.compile(r"<<[^<>\n]*>>")
+MARK = re.compile(r"<<([^<>\n]*)>>")  # a calculator mark of GSM8K
+PLAIN = re.compile(r"[\d.,+\-*/() ]+")  # numbers, signs and brackets
 _NUMBER_AT = re.compile(r"(?<![\d.,])(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?")
 _SIGN = {r"\times": "*", r"\cdot": "*", "\u00d7": "*", "\u00b7": "*", "x": "*", "X": "*", r"\div": "/", "\u00f7": "/",
          "\u2212": "-", "\u2013": "-"}  # fmt: skip
@@ -161,11 +162,15 @@ def numbers(text: str) -> list[Number]:
 def equalities(text: str) -> list[Equality]:
     """The equalities of numbers in the text that can be read, with at least one operation each, in order of place."""
     found: list[Equality] = []
-    for mark in _MARK.finditer(text):
-        found += _read(text, _tokens(mark.group()[2:-2], mark.start() + 2))
-    outside = _MARK.sub(lambda m: " " * len(m.group()), text)
-    found += _read(text, _tokens(outside, 0))
+    for mark in MARK.finditer(text):
+        found += _read(text, _tokens(mark.group(1), mark.start(1)))
+    found += _read(text, _tokens(outside_marks(text), 0))
     return sorted(found, key=lambda e: e.left.start)
+
+
+def outside_marks(text: str) -> str:
+    """The text with spaces in place of its calculator marks: what is left stands where it stood."""
+    return MARK.sub(lambda m: " " * len(m.group()), text)
 
 
 def status_of(left: Member, right: Member) -> Status:

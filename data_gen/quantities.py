@@ -11,14 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
+from rewards.units import NUMBER_WORDS
+
 _NUMBER = re.compile(r"(?<![\d.,])(?:\d{1,3}(?:,\d{3})+(?![\d,])|\d+)(?:\.\d+)?|(?<![\d.,])\.\d+")
-_UNITS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen"
-).split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
-_WORDS = {w: i for i, w in enumerate(_UNITS)} | {w: 10 * i for i, w in enumerate(_TENS, 2)} | {"hundred": 100, "thousand": 1000}
-_WORDS |= {f"{t}{s}{u}": _WORDS[t] + _WORDS[u] for t in _TENS for u in _UNITS[1:10] for s in ("-", " ")}
+_WORDS = {word: value for word, value in NUMBER_WORDS.items() if value <= 1000}
+_TENS, _DIGITS = ([w for w, v in _WORDS.items() if v in values] for values in (range(20, 100), range(1, 10)))
+_WORDS |= {f"{t}{s}{u}": _WORDS[t] + _WORDS[u] for t in _TENS for u in _DIGITS for s in ("-", " ")}
 _WORD = re.compile(rf"\b(?:{'|'.join(sorted(_WORDS, key=len, reverse=True))})\b", re.IGNORECASE)
 # Words of a text that bring numbers of their own. The words of coins bring both dollars and cents.
 _MEANT: tuple[tuple[str, str], ...] = (

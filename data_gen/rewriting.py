@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import re
 
+from data_gen.arithmetic import MARK, PLAIN
 from data_gen.problems import gsm8k_answer
 from rewards.arithmetic import exact_value
 
-_MARK = re.compile(r"<<([^<>\n]*)>>")
-_PLAIN = re.compile(r"[\d.,+\-*/() ]+")
-_EQUATION = re.compile(r"[\d.,+\-*/() ]+=[\d.,+\-*/() ]+")
+_EQUATION = re.compile(rf"{PLAIN.pattern}={PLAIN.pattern}")
 _TOKEN = re.compile(r"\d[\d,]*\.?\d*|\.\d+|[-+*/()]")
 _OPERATOR = re.compile(r"[-+*/]")
 
@@ -29,9 +28,9 @@ def equations(solution: str) -> str | None:
         return solution
     lines: list[str] = []
     last = None
-    for mark in _MARK.finditer(solution):
+    for mark in MARK.finditer(solution):
         left, equals, right = mark.group(1).partition("=")
-        if not equals or not _PLAIN.fullmatch(left) or not _PLAIN.fullmatch(right):
+        if not equals or not PLAIN.fullmatch(left) or not PLAIN.fullmatch(right):
             return None
         last = exact_value(right.replace(",", ""))
         if last is None or exact_value(left.replace(",", "")) != last:

@@ -22,7 +22,7 @@ import msgspec
 from configs.errors import ConfigError
 from configs.keys import derive_seed
 from configs.rows import Problem
-from data_gen.arithmetic import equalities
+from data_gen.arithmetic import MARK, PLAIN, equalities, outside_marks
 from data_gen.problems import gsm8k_answer
 from data_gen.quantities import Quantity, article_fits, constants, in_words, limits, quantities, variable, written
 from rewards.arithmetic import exact_value
@@ -31,8 +31,6 @@ from rewards.limits import LimitError, ParseError, Undefined
 from rewards.nodes import Node
 from rewards.parser import parse
 
-_MARK = re.compile(r"<<([^<>\n]*)>>")
-_PLAIN = re.compile(r"[\d.,+\-*/() ]+")
 TRIES = 200  # draws of new numbers for one variant; more of them give hardly any more variants
 _MOST_LITERALS = 12  # in one calculation
 _KEEP = 0.25  # chance of a number to stay as it is in one draw, so that some may vary where others cannot
@@ -107,7 +105,7 @@ def template_of(problem: Problem) -> Template | None:
     results = {c.result for c in chain}
     used = {v for c in chain for v in c.literals}
     varied = [q for q in variable(problem.question) if q.value in used and q.value not in results]
-    fixed = constants(problem.question, _MARK.sub("", solution), frozenset(q.value for q in varied))
+    fixed = constants(problem.question, MARK.sub("", solution), frozenset(q.value for q in varied))
     known = fixed | {q.value for q in varied}
     told = known | results
     if not varied or not all(q.value in told for q in quantities(solution)):
@@ -128,7 +126,7 @@ def chain_of(solution: str) -> list[Calculation] | None:
     where it has no marks, one is no plain arithmetic or does not hold exactly, or `####` is not the last marked result."""
     found: list[tuple[int, Calculation]] = []
     last: Fraction | None = None
-    for mark in _MARK.finditer(solution):
+    for mark in MARK.finditer(solution):
         left, equals, right = mark.group(1).partition("=")
         calculation = _calculation(left) if equals else None
         if calculation is None or exact_value(right.replace(",", "")) != calculation.result:
@@ -138,8 +136,7 @@ def chain_of(solution: str) -> list[Calculation] | None:
     answer = gsm8k_answer(solution)
     if last is None or answer is None or exact_value(answer) != last:
         return None
-    plain = _MARK.sub(lambda m: " " * len(m.group()), solution)
-    for equality in equalities(plain):
+    for equality in equalities(outside_marks(solution)):
         calculation = _calculation(equality.left.expression()) if equality.left.operators else None
         if equality.right.bare and calculation is not None and equality.right.value() == calculation.result:
             found.append((equality.left.start, calculation))
@@ -151,7 +148,7 @@ def holds(problem: Problem) -> bool:
     false. Looks at the text alone."""
     solution = problem.solution or ""
     last: Fraction | None = None
-    for mark in _MARK.finditer(solution):
+    for mark in MARK.finditer(solution):
         left, _, right = (side.replace(",", "") for side in mark.group(1).partition("="))
         last = exact_value(right)
         if last is None or exact_value(left) != last:
@@ -162,7 +159,7 @@ def holds(problem: Problem) -> bool:
 
 def _calculation(expression: str) -> Calculation | None:
     """An expression of numbers, signs and brackets; None for anything else."""
-    if not _PLAIN.fullmatch(expression):
+    if not PLAIN.fullmatch(expression):
         return None
     literals = quantities(expression)
     if not 0 < len(literals) <= _MOST_LITERALS:

@@ -31,10 +31,11 @@ def settle_all(train: dict[str, Any], phases: Sequence[dict[str, Any]], others: 
     """Settle the training problems of a recipe, what its phases change in them, and other sources."""
     sections = [p.get("data") or {} for p in phases]
     changed = [(own, merge(train, own)) for section in sections if (own := section.get("train"))]
+    extra: list[dict[str, Any]] = []
     for section in sections:
         if isinstance(section.get("extra"), list):  # whole sources, where `train` is what changes in one
             section["extra"] = [SourceSection.model_validate(source).model_dump() for source in section["extra"]]
-    extra = [source for section in sections if isinstance(section.get("extra"), list) for source in section["extra"]]
+            extra += section["extra"]
     for source in (train, *(whole for _, whole in changed), *extra, *others):
         settle(source)
     for own, whole in changed:  # a phase with a set of its own must not take over the commit of the recipe's

@@ -19,131 +19,101 @@ from pipelines.stage import Report, ShardResult, ShardRunner, Task, add_metrics,
 from pipelines.store import write_rows
 
 
-class ProblemsStage:
+class _AtOnce:
+    """A stage of the runner's own process that makes all of its problems at once, in one shard."""
+
+    version, where, device = 1, "driver", False
+
+    def make(self, task: Task) -> tuple[Sequence[Problem], dict[str, Any]]:
+        """The problems and the stage's metrics."""
+        raise NotImplementedError
+
+    def shards(self, task: Task) -> int:
+        return 1
+
+    def open(self, task: Task) -> ShardRunner:
+        def run(shard: int, report: Report) -> ShardResult:
+            problems, metrics = self.make(task)
+            write_rows(task.artefact.part(shard), problems, Problem)
+            return ShardResult(rows=len(problems), metrics=metrics)
+
+        return run
+
+    def metrics(self, task: Task, shards: Sequence[ShardResult]) -> dict[str, Any]:
+        return add_metrics(shards)
+
+
+class ProblemsStage(_AtOnce):
     """config: source, split, and the source's own settings."""
 
-    name, version, where, device = "problems", 1, "driver", False
+    name = "problems"
 
-    def shards(self, task: Task) -> int:
-        return 1
-
-    def open(self, task: Task) -> ShardRunner:
-        def run(shard: int, report: Report) -> ShardResult:
-            settings = {k: v for k, v in task.config.items() if v is not None and k != "content"}
-            if "path" in task.paths:
-                settings["path"] = task.paths["path"]
-            problems = load_problems(**settings)
-            if not problems:
-                raise InputError(f"no problems in {task.config}")
-            write_rows(task.artefact.part(shard), problems, Problem)
-            return ShardResult(rows=len(problems))
-
-        return run
-
-    def metrics(self, task: Task, shards: Sequence[ShardResult]) -> dict[str, Any]:
-        return add_metrics(shards)
+    def make(self, task: Task) -> tuple[Sequence[Problem], dict[str, Any]]:
+        settings = {k: v for k, v in task.config.items() if v is not None and k != "content"}
+        if "path" in task.paths:
+            settings["path"] = task.paths["path"]
+        problems = load_problems(**settings)
+        if not problems:
+            raise InputError(f"no problems in {task.config}")
+        return problems, {}
 
 
-class ValidationStage:
+class ValidationStage(_AtOnce):
     """`count` of the training problems, to be held out of the training (input: train). config: count, seed."""
 
-    name, version, where, device = "validation", 1, "driver", False
+    name = "validation"
 
-    def shards(self, task: Task) -> int:
-        return 1
-
-    def open(self, task: Task) -> ShardRunner:
-        def run(shard: int, report: Report) -> ShardResult:
-            train: list[Problem] = task.rows("train", Problem)
-            held = held_out(train, task.config["count"], task.config["seed"])
-            write_rows(task.artefact.part(shard), held, Problem)
-            return ShardResult(rows=len(held))
-
-        return run
-
-    def metrics(self, task: Task, shards: Sequence[ShardResult]) -> dict[str, Any]:
-        return add_metrics(shards)
+    def make(self, task: Task) -> tuple[Sequence[Problem], dict[str, Any]]:
+        return held_out(task.rows("train", Problem), task.config["count"], task.config["seed"]), {}
 
 
-class JoinStage:
+class JoinStage(_AtOnce):
     """Training problems of several sources as one (inputs: train, extra0, extra1, ...), in this order. config: none."""
 
-    name, version, where, device = "join", 1, "driver", False
+    name = "join"
 
-    def shards(self, task: Task) -> int:
-        return 1
-
-    def open(self, task: Task) -> ShardRunner:
-        def run(shard: int, report: Report) -> ShardResult:
-            joined: list[Problem] = task.rows("train", Problem)
-            known = {p.id: "data.train" for p in joined}
-            for i in range(len(task.inputs) - 1):
-                more: list[Problem] = task.rows(f"extra{i}", Problem)
-                if again := next((p.id for p in more if p.id in known), None):
-                    raise InputError(
-                        f"data.extra.{i}: its problem {again} has the id of one of {known[again]}: take another part of the "
-                        "source, or give the problems other ids"
-                    )
-                known |= {p.id: f"data.extra.{i}" for p in more}
-                joined += more
-            write_rows(task.artefact.part(shard), joined, Problem)
-            return ShardResult(rows=len(joined))
-
-        return run
-
-    def metrics(self, task: Task, shards: Sequence[ShardResult]) -> dict[str, Any]:
-        return add_metrics(shards)
+    def make(self, task: Task) -> tuple[Sequence[Problem], dict[str, Any]]:
+        joined: list[Problem] = task.rows("train", Problem)
+        known = {p.id: "data.train" for p in joined}
+        for i in range(len(task.inputs) - 1):
+            more: list[Problem] = task.rows(f"extra{i}", Problem)
+            if again := next((p.id for p in more if p.id in known), None):
+                raise InputError(
+                    f"data.extra.{i}: its problem {again} has the id of one of {known[again]}: take another part of the "
+                    "source, or give the problems other ids"
+                )
+            known |= {p.id: f"data.extra.{i}" for p in more}
+            joined += more
+        return joined, {}
 
 
-class CleanStage:
+class CleanStage(_AtOnce):
     """Training problems without those found in an evaluation set (inputs: train, eval0, eval1, ..., validation).
 
     What was dropped, and why, is in `dropped.json` of the artefact. config: ngram, lcs_ratio.
     """
 
-    name, version, where, device = "decontaminate", 1, "driver", False
+    name = "decontaminate"
 
-    def shards(self, task: Task) -> int:
-        return 1
-
-    def open(self, task: Task) -> ShardRunner:
-        def run(shard: int, report: Report) -> ShardResult:
-            train = task.rows("train", Problem)
-            evaluation = [p for name in sorted(task.inputs) if name != "train" for p in task.rows(name, Problem)]
-            kept, dropped = decontaminate(train, evaluation, task.config["ngram"], task.config["lcs_ratio"])
-            if not kept:
-                raise InputError(f"all {len(train)} training problems are in an evaluation set: use another split")
-            write_json(task.artefact.path / "dropped.json", [_plain(d) for d in dropped])
-            write_rows(task.artefact.part(shard), kept, Problem)
-            return ShardResult(rows=len(kept), metrics={"kept": len(kept), "dropped": len(dropped)})
-
-        return run
-
-    def metrics(self, task: Task, shards: Sequence[ShardResult]) -> dict[str, Any]:
-        return add_metrics(shards)
+    def make(self, task: Task) -> tuple[Sequence[Problem], dict[str, Any]]:
+        train: list[Problem] = task.rows("train", Problem)
+        kept, dropped = decontaminate(train, _evaluation(task), task.config["ngram"], task.config["lcs_ratio"])
+        if not kept:
+            raise InputError(f"all {len(train)} training problems are in an evaluation set: use another split")
+        write_json(task.artefact.path / "dropped.json", msgspec.to_builtins(dropped))
+        return kept, {"kept": len(kept), "dropped": len(dropped)}
 
 
-class RewriteStage:
+class RewriteStage(_AtOnce):
     """Training problems whose solutions are their calculations alone (input: train); a problem whose solution cannot be
     written so has none from here on. config: solutions (`equations`)."""
 
-    name, version, where, device = "rewrite", 1, "driver", False
+    name = "rewrite"
 
-    def shards(self, task: Task) -> int:
-        return 1
-
-    def open(self, task: Task) -> ShardRunner:
-        def run(shard: int, report: Report) -> ShardResult:
-            train: list[Problem] = task.rows("train", Problem)
-            rows = [msgspec.structs.replace(p, solution=equations(p.solution) if p.solution else None) for p in train]
-            write_rows(task.artefact.part(shard), rows, Problem)
-            counts = {"problems": len(rows), "solutions": sum(p.solution is not None for p in rows)}
-            return ShardResult(rows=len(rows), metrics=counts)
-
-        return run
-
-    def metrics(self, task: Task, shards: Sequence[ShardResult]) -> dict[str, Any]:
-        return add_metrics(shards)
+    def make(self, task: Task) -> tuple[Sequence[Problem], dict[str, Any]]:
+        train: list[Problem] = task.rows("train", Problem)
+        rows = [msgspec.structs.replace(p, solution=equations(p.solution) if p.solution else None) for p in train]
+        return rows, {"problems": len(rows), "solutions": sum(p.solution is not None for p in rows)}
 
 
 _VARIED_AT_ONCE = 500  # problems of a shard: some seconds
@@ -162,7 +132,7 @@ class VariantsStage:
     def open(self, task: Task) -> ShardRunner:
         everything: list[Problem] = task.rows("train", Problem)
         taken = {p.id for p in everything}
-        evaluation = [p for name in sorted(task.inputs) if name != "train" for p in task.rows(name, Problem)]
+        evaluation = _evaluation(task)
 
         def run(shard: int, report: Report) -> ShardResult:
             train = everything[shard * _VARIED_AT_ONCE : (shard + 1) * _VARIED_AT_ONCE]
@@ -173,7 +143,7 @@ class VariantsStage:
             dropped: list[Dropped] = []
             if evaluation:
                 made, dropped = decontaminate(made, evaluation, task.config["ngram"], task.config["lcs_ratio"])
-                write_json(task.artefact.path / f"dropped-{shard:05d}.json", [_plain(d) for d in dropped])
+                write_json(task.artefact.path / f"dropped-{shard:05d}.json", msgspec.to_builtins(dropped))
             if again := next((v.id for v in made if v.id in taken), None):
                 raise InputError(f"{task.label}: a training problem has a variant's id, {again}: give it another one")
             beside: dict[str, list[Problem]] = {}
@@ -190,8 +160,9 @@ class VariantsStage:
         return add_metrics(shards)
 
 
-def _plain(dropped: Dropped) -> dict[str, Any]:
-    return msgspec.to_builtins(dropped)
+def _evaluation(task: Task) -> list[Problem]:
+    """Problems of all evaluation sets among the inputs."""
+    return [p for name in sorted(task.inputs) if name != "train" for p in task.rows(name, Problem)]
 
 
 register(ProblemsStage())
