@@ -21,7 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -103,9 +103,19 @@ def row(what: str, value: float, low: float, high: float, problems: int, note: s
             "high": high, "n": problems, "note": note}  # fmt: skip
 
 
-def differences(folder: Path, models: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Every pair of models on what both were measured on."""
-    for one, other in combinations(models, 2):
+def pairs_of(models: dict[str, list[str]], stages: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
+    """Which models are compared: each of an arm with the one before it, and all that were measured on the test problems."""
+    pairs = [(f"{arm}@{a}", f"{arm}@{b}") for arm, names in models.items() for a, b in pairwise(names)]
+    tested = [
+        f"{arm}@{name}" for arm, names in models.items() for name in names
+        if f"{'initial' if name == '0' else name}/gsm8k/greedy" in stages[arm]
+    ]  # fmt: skip
+    return list(dict.fromkeys([*pairs, *combinations(tested, 2)]))
+
+
+def differences(folder: Path, pairs: Sequence[tuple[str, str]]) -> Iterator[dict[str, Any]]:
+    """Each pair of models on what both were measured on."""
+    for one, other in pairs:
         try:
             found = compare(measured(str(folder / one)), measured(str(folder / other)))
         except InputError as e:  # an arm that was not measured there, or not to the end
@@ -119,17 +129,22 @@ def differences(folder: Path, models: Sequence[str]) -> Iterator[dict[str, Any]]
 
 def report(folder: Path, output: Path) -> None:
     rows: list[dict[str, Any]] = []
-    models: list[str] = []
+    models: dict[str, list[str]] = {}
     more: dict[str, Any] = {"kills": {}, "stages": {}}
     for arm in (a for a in ARMS if (folder / a / "plan.json").is_file()):
         found = RunFolder.existing(folder / arm)
         more["stages"][arm] = found.read_metrics()
         rows += rows_of(arm, more["stages"][arm])
-        models += [f"{arm}@{name}" for name in ("0", *trained_names(found.plan()))]
+        first = ["0"] if any(label.startswith("initial/") for label in more["stages"][arm]) else []
+        models[arm] = [*first, *trained_names(found.plan())]
         if (folder / arm / KILLS).is_file():
             more["kills"][arm] = json.loads((folder / arm / KILLS).read_text())
-    rows += differences(folder, models)
-    times = [overhead(arm, RunFolder.existing(folder / arm)) for arm in more["stages"] if (folder / arm / WALL).is_file()]
+    rows += differences(folder, pairs_of(models, more["stages"]))
+    whole = [  # not those that another run had trained for
+        arm for arm, found in more["stages"].items()
+        if (folder / arm / WALL).is_file() and not any(m["cached"] for m in found.values() if m["kind"] == "train")
+    ]  # fmt: skip
+    times = [overhead(arm, RunFolder.existing(folder / arm)) for arm in whole]
     for t in times:
         print(f"{t['what']}: {t['ours']:.1f} s, {t['peer_name']} {t['peer']:.1f} s ({t['ratio']:.3f})")
     for r in rows:
