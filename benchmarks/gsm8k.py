@@ -6,9 +6,10 @@
 
 Arms: `control`, plain SFT on the human solutions and a naive round of rejection sampling with 4 samples; `ours`, more
 practice, two rounds of rejection sampling and a reward model; `equations`, the same with solutions that are equations alone;
-`online`, little practice on equations and then reinforcement learning, `online_fast` at three times its learning rate. `ARMS`
-names their recipes. Settings are chosen on problems held out of the training split; the test problems come once for each final
-model. Intervals are 95 %, differences paired by problem.
+`all`, its practice and rounds, then RISE pairs, first pits and ReMax; `online`, little practice on equations and then
+reinforcement learning, `online_fast` at three times its learning rate. `ARMS` names their recipes. Settings are chosen on
+problems held out of the training split; the test problems come once for each final model. Intervals are 95 %, differences
+paired by problem.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ ARMS: dict[str, tuple[str, list[str]]] = {  # recipe; settings
     "control": ("smollm2_gsm8k_control", []),
     "ours": ("smollm2_gsm8k_ours", []),
     "equations": ("smollm2_gsm8k_equations", []),
+    "all": ("smollm2_gsm8k", []),
     "online": ("smollm2_gsm8k_online", []),
     "online_fast": ("smollm2_gsm8k_online", ["phases.rl.training.learning_rate=3.0e-5"]),
 }

@@ -209,8 +209,8 @@ def _numbered(loc: Loc, data: Any) -> Loc:
         if isinstance(data, list) and (number := item_number(data, str(part))) is not None:
             part = number
         numbered.append(part)
-        if isinstance(data, list):
-            data = data[part] if isinstance(part, int) else None
+        if isinstance(data, list):  # the list put in its place may be longer
+            data = data[part] if isinstance(part, int) and part < len(data) else None
         else:
             data = data.get(part) if isinstance(data, dict) else None
     return tuple(numbered)

@@ -41,6 +41,7 @@ class ResolvedModel(msgspec.Struct, frozen=True):
     trained: str | None = None
     label: str = "initial"
     weights: bool = True  # False: only its shape is known, and a plan is all that can be made
+    full: bool = False  # whether the run has trained all weights, not an adapter
 
 
 def resolve_model(section: ModelSection) -> ResolvedModel:
@@ -125,11 +126,12 @@ def _of_run(name: str) -> ResolvedModel:
     key = plan["trained"][numbers[wanted] - 1]
     if not (store_of(run, plan, "model.name") / "train" / key / "manifest.json").is_file():
         raise InputError(f"model.name: iteration {wanted} of {run} is not finished: ratchet resume {run}")
-    base = ModelSection.model_validate(yaml.safe_load((run / "recipe.yaml").read_text())["model"])
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    base, full = ModelSection.model_validate(recipe["model"]), recipe["training"]["adapter"] == "full"
     resolved = resolve_model(base)
     if resolved.trained is not None:
         raise InputError(f"model.name: {run} itself began from {base.name}: only one run deep is supported")
-    return msgspec.structs.replace(resolved, name=name, trained=key, label=f"{run.resolve().name}@{wanted}")
+    return msgspec.structs.replace(resolved, name=name, trained=key, label=f"{run.resolve().name}@{wanted}", full=full)
 
 
 def _bundled(short: str) -> ResolvedModel:

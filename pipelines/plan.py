@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from configs.errors import ConfigError
 from configs.evaluation_section import BenchmarkSection, SourceSection
 from configs.phases import model_names, phases_of
 from configs.schema import ONLINE, Recipe
@@ -189,6 +190,12 @@ def build(recipe: Recipe, model: ResolvedModel) -> Plan:
     """The stages of a resolved recipe: evaluate the initial model, then, phase by phase, sample, verify, select, train,
     evaluate; and at the end what is measured once."""
     initial = Stage("train", model.label, {}, given_key=model.trained) if model.trained else None
+    if initial and model.full != (recipe.training.adapter == "full"):
+        has, wanted = ("all weights", recipe.training.adapter) if model.full else ("an adapter", "full")
+        raise ConfigError(
+            f"model.name: {model.name} has trained {has}, and training.adapter is `{wanted}`: export it with "
+            f"`ratchet export {model.name} --to FOLDER` and give that folder"
+        )
     whole = Builder(recipe, model, [], initial)
     sets = _evaluation_sets(whole)
     each = [(x, problems) for x, problems in sets if x.when == "each"]

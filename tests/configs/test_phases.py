@@ -163,6 +163,16 @@ def test_a_recipe_extends_another_one_by_the_keys_that_differ(write: Write):
     assert more.model_copy(update={"name": base.name, "training": training}) == base
 
 
+def test_a_list_may_be_longer_than_the_one_it_replaces_and_be_extended_again(write: Write):
+    write("phases:\n  - name: one", "base.yaml")
+    write("extends: base.yaml\nphases:\n  - name: one\n  - name: two\n    training: {epochs: 2}", "longer.yaml")
+    path = write("extends: longer.yaml\nphases:\n  two:\n    training:\n      epochs: 7")
+    (first, _), (second, two) = phases_of(load_recipe(path))
+    assert (first, second, two.training.epochs) == ("one", "two", 7)
+    path = write("extends: longer.yaml\nphases:\n  two:\n    training:\n      epochs: 0")
+    assert f"{path}:5: `phases.1.training.epochs`" in refusal(path)
+
+
 def test_a_file_beside_the_recipe_can_be_extended_and_errors_name_the_right_file(write: Write):
     base = write("seed: 3\ntraining:\n  epochs: many", "base.yaml")
     path = write("extends: base.yaml\nsampling: {n: none}")

@@ -52,6 +52,22 @@ def test_a_run_can_begin_from_another_ones_model(
     assert f"{folder.name}@1/words/greedy" in labels and "iteration1/words/greedy" in labels
 
 
+def test_weights_and_adapters_are_not_taken_for_each_other(
+    begun: tuple[Path, Path], tiny_recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    home, folder = begun
+    recipe = str(tiny_recipe(f"model.name={folder}@1", "training.adapter=lora"))
+    done = ratchet("run", recipe, "--run-dir", "next", home=home, cwd=tmp_path, check=False)
+    assert done.returncode == 2 and "has trained all weights, and training.adapter is `lora`" in done.stderr, done.stderr
+    assert f"`ratchet export {folder}@1 --to FOLDER`" in done.stderr and not (tmp_path / "next").exists()
+    ratchet("export", f"{folder}@1", "--to", "whole", home=home, cwd=tmp_path)
+    recipe = str(tiny_recipe("model.name=./whole", "training.adapter=lora"))
+    ratchet("run", recipe, "--run-dir", "next", home=home, cwd=tmp_path)
+    recipe = str(tiny_recipe(f"model.name={tmp_path / 'next'}@1"))
+    done = ratchet("plan", recipe, home=home, cwd=tmp_path, check=False)
+    assert done.returncode == 2 and "has trained an adapter, and training.adapter is `full`" in done.stderr, done.stderr
+
+
 def test_references_that_lead_nowhere(begun: tuple[Path, Path], tiny_recipe: Callable[..., Path], tmp_path: Path) -> None:
     home, folder = begun
     for name, message in ((f"{folder}@7", "iterations 1 to 1, not `7`"), (str(folder), f"give {folder}@1")):
