@@ -6,7 +6,8 @@
 SmolLM2-135M at temperature 0.8, up to 256 tokens. All engines are started first, side by side, each with its part of the GPU,
 and stand still while another is measured; a measurement with k workers gives each of k engines 1/k of the problems, and lasts
 until the last has finished. `LLM.generate` runs as vLLM's documentation shows it, text only, and with the log-probability of
-each token, which our rows have. Start-up is not part of it; it is told apart.
+each token, which our rows have; once with as many sequences at a time as one of our engines, once with as many as all of them
+together ("wide"). Start-up is not part of it; it is told apart.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def child(kind: str, a: argparse.Namespace) -> None:
     """Serve one engine until the input ends."""
     began = time.monotonic()
     problems = _problems(a)
-    run = _plain(a) if kind == "plain" else _ours(a)
+    run = _ours(a) if kind == "ours" else _plain(a, a.batch * (max(a.workers) if kind == "wide" else 1))
     for logprobs in (False, True):  # what is compiled at the first call
         run(problems[: min(8, len(problems))], logprobs)
     print(json.dumps({"start": time.monotonic() - began}), flush=True)
@@ -88,7 +89,7 @@ def _problems(a: argparse.Namespace) -> list[tuple[str, list[int]]]:
     return [(p.id, encoder.encode(p.question)) for p in problems]
 
 
-def _plain(a: argparse.Namespace) -> Any:
+def _plain(a: argparse.Namespace, batch: int) -> Any:
     import torch
 
     os.environ["VLLM_USE_FLASHINFER_SAMPLER"] = "0"  # as ours: it needs a compiler at run time
@@ -100,9 +101,10 @@ def _plain(a: argparse.Namespace) -> Any:
     settings: dict[str, Any] = {}
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")  # GiB; on a CPU the default takes half of the memory
     if torch.cuda.is_available():
-        settings = {"kv_cache_memory_bytes": int(a.cache * 2**30), "gpu_memory_utilization": (a.cache + 3.6) / a.memory}
+        cache = a.cache * batch / a.batch
+        settings = {"kv_cache_memory_bytes": int(cache * 2**30), "gpu_memory_utilization": (cache + 3.6) / a.memory}
     llm = LLM(
-        str(resolve_model(ModelSection()).path), dtype="bfloat16", max_model_len=1024, max_num_seqs=a.batch,
+        str(resolve_model(ModelSection()).path), dtype="bfloat16", max_model_len=1024, max_num_seqs=batch,
         enable_prefix_caching=True, **settings,
     )
 
@@ -166,36 +168,40 @@ def main() -> None:
     parser.add_argument("--memory", type=float, default=79.0, help="GiB of the GPU")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "generation.json")
-    parser.add_argument("--child", choices=["plain", "ours"], help=argparse.SUPPRESS)
+    parser.add_argument("--child", choices=["plain", "wide", "ours"], help=argparse.SUPPRESS)
     a = parser.parse_args()
     if a.child:
         child(a.child, a)
         return
     told = ("source", "problems", "n", "batch", "cache", "memory")
     arguments = [word for name in told for word in (f"--{name}", str(getattr(a, name)))]
-    plain = Child("plain", arguments)
+    arguments += ["--workers", *map(str, a.workers)]
+    peers = [Child("plain", arguments), *([Child("wide", arguments)] if max(a.workers) > 1 else [])]
     ours = [Child("ours", arguments) for _ in range(max(a.workers))]
     try:
-        compare(a, plain, ours)
+        compare(a, peers, ours)
     finally:
-        for c in (plain, *ours):
+        for c in (*peers, *ours):
             c.close()
 
 
-def compare(a: argparse.Namespace, plain: Child, ours: Sequence[Child]) -> None:
+def compare(a: argparse.Namespace, peers: Sequence[Child], ours: Sequence[Child]) -> None:
     """Measure all of them in turn, and write the table."""
     starts: dict[str, list[float]] = {}
-    for c in (plain, *ours):
+    for c in (*peers, *ours):
         starts.setdefault(c.kind, []).append(c.answer()["start"])
     print(f"seconds to start, side by side: {starts}", flush=True)
-    found = {"plain": measure([plain], a.repeats, logprobs=False), "logprobs": measure([plain], a.repeats)}
+    found = {}
+    for c in peers:
+        name = f"LLM.generate, {a.batch if c.kind == 'plain' else a.batch * max(a.workers)} sequences at a time"
+        found[f"{name}, text only"] = measure([c], a.repeats, logprobs=False)
+        found[f"{name}, with log-probabilities"] = measure([c], a.repeats)
     for name, peer in found.items():
-        print(f"LLM.generate, {name}: {peer['rate']:,.0f} tokens/s", flush=True)
+        print(f"{name}: {peer['rate']:,.0f} tokens/s", flush=True)
     rows: list[dict[str, Any]] = []
     for k in a.workers:
         mine = measure(ours[:k], a.repeats)
-        for name, text in (("plain", "LLM.generate, text only"), ("logprobs", "LLM.generate with log-probabilities")):
-            peer = found[name]
+        for text, peer in found.items():
             rows.append({
                 "what": f"sampling with {k} engine{'s' if k > 1 else ''} on the device", "ours": mine["rate"],
                 "peer": peer["rate"], "peer_name": text, "ratio": mine["rate"] / peer["rate"], "unit": "tokens/s",
