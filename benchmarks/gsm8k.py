@@ -26,6 +26,7 @@ from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
+from benchmarks.chart import Point, chart
 from benchmarks.record import accelerator, write_results, write_whole
 from configs.errors import InputError
 from pipelines.compare import compare, measured
@@ -129,6 +130,19 @@ def differences(folder: Path, pairs: Sequence[tuple[str, str]]) -> Iterator[dict
                       c["problems"], note)  # fmt: skip
 
 
+def curve(stages: dict[str, dict[str, Any]]) -> str:
+    """Greedy accuracy on the validation problems after each training of each arm, an SVG."""
+    lines: dict[str, list[list[Point]]] = {}
+    for number, (arm, found) in enumerate(stages.items()):
+        measured_on = {k: m for k, m in found.items() if k.endswith("/validation/greedy") and m["kind"] == "score"}
+        scored = [(k.partition("/")[0], m) for k, m in measured_on.items()]
+        first = 0.08 * number + (not scored or scored[0][0] != "initial")  # beside each other, or intervals hide each other
+        numbered = [(first + i, name, m) for i, (name, m) in enumerate(scored)]
+        lines[arm] = [[Point(i, m["accuracy"], m["low"], m["high"], name) for i, name, m in numbered]]
+    lines = {arm: line for arm, line in lines.items() if line[0]}
+    return chart("validation problems, greedy", lines, "trainings", percent=True) if lines else ""
+
+
 def report(folder: Path, output: Path) -> None:
     rows: list[dict[str, Any]] = []
     models: dict[str, list[str]] = {}
@@ -151,6 +165,8 @@ def report(folder: Path, output: Path) -> None:
         print(f"{t['what']}: {t['ours']:.1f} s, {t['peer_name']} {t['peer']:.1f} s ({t['ratio']:.3f})")
     for r in rows:
         print(f"{r['what']:60} {r['ours']:+.1%} [{r['low']:+.1%}, {r['high']:+.1%}] n = {r['n']} {r['note']}")
+    if drawn := curve(more["stages"]):
+        write_whole(output.with_suffix(".svg"), drawn)
     write_results(output, "gsm8k", rows + times, PACKAGES, accelerator(), **more)
 
 

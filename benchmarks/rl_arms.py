@@ -13,6 +13,7 @@ import json
 from statistics import fmean
 
 from benchmarks.arms import artefact_of, changes, difference, metrics, parser_of, run_arms
+from benchmarks.chart import Point, chart
 from benchmarks.record import accelerator, write_results, write_whole
 from pipelines.runfolder import RunFolder
 
@@ -22,7 +23,6 @@ ARMS: dict[str, list[str]] = {
     "grpo": ["training.method=grpo"],
     "reinforce": ["training.method=reinforce", "training.rl.baseline=batch"],
 }
-COLOURS = {"remax": "#d62728", "rloo": "#1f77b4", "grpo": "#2ca02c", "reinforce": "#9467bd"}
 KEPT = (
     "step", "reward", "greedy_reward", "difference", "equal_to_greedy", "entropy", "kl_initial", "gradient_norm", "zero_groups",
     "mismatch_kl", "tokens_sampled",
@@ -36,40 +36,11 @@ def history(run: RunFolder) -> list[dict[str, float]]:
     return [{k: round(v, 5) for k, v in json.loads(line).items() if k in KEPT} for line in lines]
 
 
-def smoothed(records: list[dict[str, float]], width: int = 10) -> list[tuple[float, float]]:
-    """(step, mean reward of the last `width` steps); of fewer steps than that, their mean."""
+def smoothed(records: list[dict[str, float]], width: int = 10) -> list[Point]:
+    """Points (step, mean reward of the last `width` steps); of fewer steps than that, their mean."""
     rewards = [r["reward"] for r in records]
     width = min(width, len(records))
-    return [(records[i]["step"], fmean(rewards[i + 1 - width : i + 1])) for i in range(width - 1, len(records))]
-
-
-def svg(curves: dict[str, list[list[dict[str, float]]]], width: int = 640, height: int = 280) -> str:
-    """Mean reward over steps: one line for each seed, a colour for each arm."""
-    left, right, top, bottom = 44, width - 16, 34, height - 34
-    lines = {arm: [smoothed(records) for records in each] for arm, each in curves.items()}
-    points = [p for each in lines.values() for line in each for p in line]
-    last, low, high = max(x for x, _ in points), min(y for _, y in points) - 0.02, max(y for _, y in points) + 0.02
-
-    def place(step: float, value: float) -> tuple[float, float]:
-        x, y = step / last, (value - low) / (high - low)
-        return round(left + x * (right - left), 1), round(bottom - y * (bottom - top), 1)
-
-    parts = [f'<text x="{left}" y="18" font-weight="bold">mean reward of the samples, last ten steps</text>']
-    for i in range(5):
-        value = low + i / 4 * (high - low)
-        y = place(0, value)[1]
-        parts.append(f'<text x="{left - 6}" y="{y + 4}" text-anchor="end">{value:.2f}</text>')
-        parts.append(f'<path d="M{left},{y}H{right}" stroke="#ddd"/>')
-    for i, (arm, each) in enumerate(lines.items()):
-        for line in each:
-            path = " ".join(f"{x},{y}" for x, y in (place(*p) for p in line))
-            parts.append(f'<polyline points="{path}" fill="none" stroke="{COLOURS[arm]}" stroke-width="2"/>')
-        parts.append(f'<text x="{right - 80 * i}" y="18" text-anchor="end" fill="{COLOURS[arm]}">{arm}</text>')
-    parts.append(f'<text x="{right}" y="{bottom + 18}" text-anchor="end">step {last:.0f}</text>')
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="11">'
-        f'<rect width="{width}" height="{height}" fill="#fff"/>{"".join(parts)}</svg>\n'
-    )
+    return [Point(records[i]["step"], fmean(rewards[i + 1 - width : i + 1])) for i in range(width - 1, len(records))]
 
 
 def main() -> None:
@@ -83,7 +54,9 @@ def main() -> None:
         if "remax" in a.arms and "rloo" in a.arms:
             rows += difference((f"remax, seed {seed}", f"rloo, seed {seed}"), (runs[f"remax-{seed}"], runs[f"rloo-{seed}"]))
     curves = {arm: [history(runs[f"{arm}-{seed}"]) for seed in a.seeds] for arm in a.arms}
-    write_whole(a.output.with_suffix(".svg"), svg(curves))
+    lines = {arm: [smoothed(records) for records in each] for arm, each in curves.items()}
+    end = f"step {max(p.x for each in lines.values() for line in each for p in line):.0f}"
+    write_whole(a.output.with_suffix(".svg"), chart("mean reward of the samples, last ten steps", lines, end))
     train = {label: metrics(run, "train") for label, run in runs.items()}
     write_results(a.output, "rl_arms", rows, ("torch", "transformers", "peft"), accelerator(), train=train, curves=curves)
 
