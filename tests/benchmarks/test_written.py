@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks import dpo, generation, reward_model, rise_arms, rl_arms
+from benchmarks import dpo, generation, gsm8k, reward_model, rise_arms, rl_arms
+from benchmarks.chart import chart
 from benchmarks.record import write_results
 from configs.errors import RatchetError
 
@@ -42,8 +44,27 @@ def test_a_start_that_solves_nothing_has_no_ratio(start: float, ratio: float | N
 def test_a_training_of_a_few_steps_has_a_picture(steps: int):
     records = [{"step": float(i), "reward": i / steps} for i in range(1, steps + 1)]
     smoothed = rl_arms.smoothed(records)
-    assert len(smoothed) == max(1, steps - 9) and smoothed[-1][0] == steps
-    assert rl_arms.svg({"remax": [records], "rloo": [records]}).count("<polyline") == 2
+    assert len(smoothed) == max(1, steps - 9) and smoothed[-1].x == steps
+    assert chart("rewards", {"remax": [smoothed], "rloo": [smoothed]}, "end").count("<polyline") == 2
+
+
+def test_a_curve_has_the_models_of_each_arm_in_order():
+    score = {"kind": "score", "accuracy": 0.1, "low": 0.05, "high": 0.2}
+    names = {"a": ["initial", "sft"], "b": ["practice", "rft1", "rft2"], "c": []}
+    measured = ("validation", "gsm8k")
+    stages = {arm: {f"{n}/{what}/greedy": score for n in each for what in measured} for arm, each in names.items()}
+    drawn = gsm8k.curve(stages)
+    assert drawn.count("<polyline") == 2 and drawn.count("<circle") == 5
+    places = {label: float(x) for x, label in re.findall(r'<text x="([\d.]+)"[^>]*>(\w+)</text>', drawn)}
+    assert places["initial"] < places["sft"] < places["practice"] < places["rft1"] < places["rft2"]
+    assert gsm8k.curve({"c": {}}) == ""
+
+
+def test_arms_are_compared_where_both_were_measured():
+    score = {"kind": "score"}
+    stages = {"a": {"initial/gsm8k/greedy": score, "sft/gsm8k/greedy": score}, "b": {"rft2/gsm8k/greedy": score}}
+    pairs = gsm8k.pairs_of({"a": ["0", "sft"], "b": ["rft1", "rft2"]}, stages)
+    assert pairs == [("a@0", "a@sft"), ("b@rft1", "b@rft2"), ("a@0", "b@rft2"), ("a@sft", "b@rft2")]
 
 
 @pytest.mark.parametrize(("module", "arguments"), [(dpo, ["run", "pairs.jsonl"]), (reward_model, [])])
@@ -72,10 +93,12 @@ class Engine:
 
 
 def test_the_start_of_every_engine_counts(tmp_path: Path):
-    options = argparse.Namespace(repeats=1, workers=[1, 2], out=tmp_path / "generation.json")
+    options = argparse.Namespace(repeats=1, workers=[1, 2], batch=8, out=tmp_path / "generation.json")
     ours: list[Any] = [Engine("ours", 10.0), Engine("ours", 30.0)]
-    plain: Any = Engine("plain", 5.0)
-    generation.compare(options, plain, ours)
-    row = json.loads(options.out.read_text())["rows"][-1]
+    peers: list[Any] = [Engine("plain", 5.0), Engine("wide", 50.0)]
+    generation.compare(options, peers, ours)
+    *rates, row = json.loads(options.out.read_text())["rows"]
+    assert {r["peer_name"].split(",")[1] for r in rates} == {" 8 sequences at a time", " 16 sequences at a time"}
+    assert len(rates) == 8
     assert (row["ours"], row["peer"], row["ratio"]) == (20.0, 5.0, 4.0)
     assert row["note"] == "mean of 2; lowest and highest 10.0-30.0"
