@@ -324,6 +324,7 @@ class TrainingSection(Section):
     infinite: InfiniteSection = InfiniteSection()
     warmup_ratio: Fraction = 0.1
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    prompt_weight: Fraction = 0.0
     max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
     epochs: Positive = 3
     steps: Positive | None = None
@@ -342,6 +343,8 @@ class TrainingSection(Section):
                 "`rl.step_rollouts` compares with the value before each step, not with `remax`'s greedy solution, `rloo`'s "
                 f"other samples or `grpo`'s mean and standard deviation: set `method: reinforce` instead of `{self.method}`"
             )
+        if self.prompt_weight and self.method != "sft":
+            raise ValueError(f"`prompt_weight` belongs to `method: sft`: method `{self.method}` has no loss on prompts")
         if self.compile and self.adapter == "qlora":
             raise ValueError("`compile` does not know the 4-bit layers of `adapter: qlora`: set `adapter: lora`")
         if self.steps is not None and self.method != "sft":

@@ -73,6 +73,31 @@ def test_token_weights_multiply_the_tokens_losses(tiny_model: Path) -> None:
     assert method.batch(0)[1][0].normaliser == pytest.approx(3.5 + 0.5 * 2)
 
 
+@pytest.mark.parametrize("weight", [0.25, 1.0])
+def test_prompts_carry_loss_where_they_have_a_weight(tiny_model: Path, weight: float) -> None:
+    """Two examples of one problem share their prompt, and each counts it; against the model's own labels argument."""
+    first = _example(0, 5, 4)
+    examples = [first, replace(first, id="other", token_ids=[7, 9, 1], weight=2.0), _example(1, 1, 3, weight=0.5)]
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    expected, weights = _plain_nll(model, examples), 0.0
+    for e in examples:
+        prompt = torch.tensor([e.prompt_ids])
+        if len(e.prompt_ids) > 1:
+            expected = expected + e.weight * weight * (len(e.prompt_ids) - 1) * model(input_ids=prompt, labels=prompt).loss
+        weights += e.weight * (len(e.token_ids) + weight * (len(e.prompt_ids) - 1))
+    policy = Policy(model, "sdpa", True)
+    assert weighted_nll(policy, examples, weight).item() == pytest.approx(expected.item(), rel=1e-5)
+    method = SupervisedFineTuning(examples, TrainingSection(batch_size=3, prompt_weight=weight, micro_batch_tokens=99), 0)
+    (micro,) = method.batch(0)[1]
+    assert micro.normaliser == pytest.approx(weights)
+    assert method.loss(policy, micro)[0].item() == pytest.approx(expected.item() / weights, rel=1e-5)
+
+
+def test_only_supervised_fine_tuning_has_a_loss_on_prompts() -> None:
+    with pytest.raises(ValueError, match="`prompt_weight` belongs to `method: sft`"):
+        TrainingSection(method="dpo", prompt_weight=0.5)
+
+
 @pytest.mark.parametrize("weights", [[1.0], [0.0, 0.0, 0.0], [1.0, -1.0, 1.0]])
 def test_token_weights_that_cannot_be_used_are_named(weights: list[float]) -> None:
     with pytest.raises(InputError, match="e3: one weight for each token"):
