@@ -308,7 +308,8 @@ class TrainingSection(Section):
     """One training stage. `batch_size` is in examples or pairs, for online methods in problems;
     `micro_batch_tokens` bounds one forward pass.
 
-    `steps`: so many optimiser steps in each iteration, over as many epochs as they need; null: `epochs` passes.
+    `steps`: so many optimiser steps in each iteration, over as many epochs as they need; null: `epochs` passes. `average`: the
+    share of the last steps whose weights are averaged into the result (see `trainers/averaging.py`).
     """
 
     method: Literal["sft", "dpo", "remax", "rloo", "grpo", "reinforce", "reward_model"] = "sft"
@@ -325,6 +326,7 @@ class TrainingSection(Section):
     warmup_ratio: Fraction = 0.1
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
     prompt_weight: Fraction = 0.0
+    average: Fraction = 0.0
     max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
     epochs: Positive = 3
     steps: Positive | None = None
@@ -345,6 +347,11 @@ class TrainingSection(Section):
             )
         if self.prompt_weight and self.method != "sft":
             raise ValueError(f"`prompt_weight` belongs to `method: sft`: method `{self.method}` has no loss on prompts")
+        if self.average and self.method in ONLINE:
+            raise ValueError(
+                f"`average` belongs to methods `sft`, `dpo` and `reward_model`; for method `{self.method}`, `rl.anchor_decay` "
+                "has a moving average of the weights as the reference"
+            )
         if self.compile and self.adapter == "qlora":
             raise ValueError("`compile` does not know the 4-bit layers of `adapter: qlora`: set `adapter: lora`")
         if self.steps is not None and self.method != "sft":

@@ -49,6 +49,7 @@ class Setting(msgspec.Struct, frozen=True):
     method: str = "sft"
     reference_copy: bool = False  # online: all trained weights as they were at the start
     anchor: bool = False
+    average: bool = False  # of the weights of the last steps
 
     @property
     def width(self) -> int:
@@ -70,7 +71,7 @@ def setting(training: TrainingSection, dtype: str, gpu: bool, tokens: int) -> Se
         eight_bit=training.optimizer == "paged_adamw_8bit", checkpointing=training.gradient_checkpointing,
         attention=auto if training.attention == "auto" else training.attention, dtype=dtype,
         tokens=min(tokens, training.micro_batch_tokens), method=training.method, reference_copy=moving,
-        anchor=online and rl.anchor_decay is not None,
+        anchor=online and rl.anchor_decay is not None, average=training.average > 0,
     )  # fmt: skip
 
 
@@ -104,6 +105,8 @@ def training_state(shape: Shape, s: Setting) -> Parts:
     if s.reference_copy or s.anchor:
         own = 4 if s.full else s.width
         parts["weights at the start"] = float(n * ((own if s.reference_copy else 0) + (4 if s.anchor else 0)))
+    if s.average:
+        parts["mean of the weights"] = 4.0 * n
     return parts
 
 

@@ -146,7 +146,7 @@ class Builder:
         training = self.recipe.training
         silent = {"steps"} if training.steps is None else set[str]()
         silent |= {"infinite"} if training.schedule != "infinite" else set()
-        silent |= {name for name in ("compile", "prompt_weight") if not getattr(training, name)}
+        silent |= {name for name in ("average", "compile", "prompt_weight") if not getattr(training, name)}
         config = training.model_dump(exclude={"checkpoint_every", *unread, *silent})
         if "rl" in config and not training.rl.step_rollouts:
             del config["rl"]["step_rollouts"]

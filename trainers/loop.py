@@ -17,6 +17,7 @@ from configs.errors import RatchetError
 from configs.keys import derive_seed
 from configs.schema import TrainingSection
 from trainers.attention import resolve_attention
+from trainers.averaging import TailAverage
 from trainers.checkpoint import Pace, load_checkpoint, save_checkpoint, saving
 from trainers.compilation import compile_layers
 from trainers.model import device, load_for_training, save_trained, trainable
@@ -119,7 +120,9 @@ def train(
             part.attach(policy)
         optimizer = Optimizer(trainable(policy.model), settings)
         schedule = Schedule(settings, method.steps, online.steps, online.total) if online else Schedule(settings, method.steps)
-        state = load_checkpoint(work, optimizer.masters, optimizer.rule) or _begin(optimizer, online)
+        average = TailAverage(optimizer.masters, settings.average, method.steps) if settings.average else None
+        extra = average.tensors if average else {}
+        state = load_checkpoint(work, optimizer.masters, optimizer.rule, extra) or _begin(optimizer, online)
         optimizer.publish()
         history: list[Record] = state["history"]
         if (policy.device.type == "cuda" or settings.compile) and state["step"] < method.steps:
@@ -128,13 +131,18 @@ def train(
         for step in range(state["step"], method.steps):
             rate = schedule.rate(step)
             epoch, record = _step(method, policy, optimizer, step, rate)
+            if average:
+                average.after(step)
             history.append({"step": step + 1, "epoch": epoch, "learning_rate": rate, **record})
             report({"done": step + 1, "total": method.steps, **record})
             if online and step + 1 == schedule.trunk:  # before any checkpoint that is as far: a resume finds both
                 _carry_on(optimizer, online, step + 1, method.batch(method.steps - 1)[0] + 1)
             if step + 1 < method.steps and pace.due(step + 1):
                 with pace.saving():
-                    save_checkpoint(work, step + 1, optimizer.masters, optimizer.rule, {"history": history})
+                    save_checkpoint(work, step + 1, optimizer.masters, optimizer.rule, {"history": history}, extra)
+        if average:
+            average.apply()
+            optimizer.publish()
     with saving(output):
         if part:
             part.save(policy, output)

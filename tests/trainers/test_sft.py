@@ -10,11 +10,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from configs.errors import InputError, RatchetError
 from configs.rows import Example
 from configs.schema import TrainingSection
+from trainers.averaging import TailAverage
 from trainers.loop import Record, batch_plan, train
 from trainers.policy import Policy
 from trainers.schedule import learning_rate
@@ -126,12 +128,15 @@ def _files(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in sorted((folder / "model").iterdir())}
 
 
+@pytest.mark.parametrize("average", [0.0, 0.5])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("adapter", ["lora", "full"])
-def test_interrupted_training_ends_with_the_same_bytes(tiny_model: Path, tmp_path: Path, adapter: str, dtype: str) -> None:
+def test_interrupted_training_ends_with_the_same_bytes(
+    tiny_model: Path, tmp_path: Path, adapter: str, dtype: str, average: float
+) -> None:
     settings = TrainingSection.model_validate({
         "adapter": adapter, "epochs": 3, "batch_size": 4, "checkpoint_every": 2, "learning_rate": 1e-3,
-        "lora": {"dropout": 0.1, "r": 4},
+        "lora": {"dropout": 0.1, "r": 4}, "average": average,
     })
     calm = _train(tiny_model, tmp_path / "calm", settings, dtype=dtype)
     for stop_after in (3, 7):
@@ -141,6 +146,40 @@ def test_interrupted_training_ends_with_the_same_bytes(tiny_model: Path, tmp_pat
     resumed = _train(tiny_model, tmp_path / "cut", settings, dtype=dtype)
     assert resumed == calm
     assert _files(tmp_path / "cut") == _files(tmp_path / "calm")
+
+
+def test_the_result_is_the_mean_of_the_last_weights(tiny_model: Path, tmp_path: Path) -> None:
+    """Against runs that end one step earlier each: at a constant rate they have the same weights up to there."""
+    common = {"adapter": "full", "batch_size": 4, "learning_rate": 1e-2, "schedule": "constant", "warmup_ratio": 0.0}
+    ends = []
+    for steps in (3, 4, 5):
+        _train(tiny_model, tmp_path / str(steps), TrainingSection.model_validate({**common, "steps": steps}))
+        ends.append(load_file(tmp_path / str(steps) / "model" / "model.safetensors"))
+    _train(tiny_model, tmp_path / "mean", TrainingSection.model_validate({**common, "steps": 5, "average": 0.5}))
+    mean = load_file(tmp_path / "mean" / "model" / "model.safetensors")  # of ceil(0.5 * 5) = 3 steps
+    assert mean.keys() == ends[0].keys()
+    for name, value in mean.items():
+        torch.testing.assert_close(value, torch.stack([e[name] for e in ends]).mean(0), rtol=1e-5, atol=1e-6)
+        assert not torch.equal(value, ends[-1][name])
+
+
+@given(share=st.floats(0.001, 1.0), steps=st.integers(1, 40))
+def test_a_share_of_the_steps_is_averaged(share: float, steps: int) -> None:
+    parameter = torch.nn.Parameter(torch.zeros(2))
+    average = TailAverage({"p": parameter}, share, steps)
+    values = torch.arange(1.0, steps + 1)
+    for step in range(steps):
+        parameter.data.fill_(values[step])
+        average.after(step)
+    average.apply()
+    count = steps - average.first
+    assert 1 <= count <= steps and count - 1 < share * steps + 1e-9
+    torch.testing.assert_close(parameter.data, values[-count:].mean().expand(2), rtol=1e-5, atol=1e-5)
+
+
+def test_online_methods_have_no_mean_of_weights() -> None:
+    with pytest.raises(ValueError, match="`average` belongs to methods"):
+        TrainingSection(method="remax", average=0.5)
 
 
 def test_the_loss_falls_and_the_adapter_can_be_continued(tiny_model: Path, tmp_path: Path) -> None:
