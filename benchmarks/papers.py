@@ -1,7 +1,7 @@
 """The recipes after papers on random weights of their models' shapes: training steps of each phase, and sampling.
 
     python -m benchmarks.papers                                        a GPU of 80 GB: every recipe's variant with an adapter
-    python -m benchmarks.papers --recipes remax_llama2_7b_lora         some of them
+    python -m benchmarks.papers --recipes remax_llama2_7b_lora --only sampling                       some of them
     python -m benchmarks.papers --model SmolLM2 --engine transformers  another shape for all: a check of the machinery on a CPU
 
 Each phase trains some steps with its own section of the recipe (method, adapter, optimiser, tokens of a forward pass), on
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import tempfile
 import time
@@ -121,9 +122,10 @@ def run(options: argparse.Namespace) -> None:
                 shutil.rmtree(weights, ignore_errors=True)
                 weights_in_a_process(model, str(weights))
                 last = model
-            names = [phase for phase, _ in phases(name, options.set)] + ([] if options.no_sampling else [SAMPLE])
-            for phase in names:
+            for phase in (*(phase for phase, _ in phases(name, options.set)), SAMPLE):
                 label = f"{name}, {phase}"
+                if not re.search(options.only, label):
+                    continue
                 found[label] = in_a_process([name, phase, str(weights)], options)
                 print(f"{label:60} {json.dumps(found[label])}", flush=True)
                 out = options.out or Path(__file__).parent / "results" / "papers.json"
@@ -165,7 +167,7 @@ def main() -> None:
     parser.add_argument("--engine", default="vllm", choices=["vllm", "transformers"])
     parser.add_argument("--tokens", type=int, help="of one forward pass, in place of each recipe's")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of all recipes")
-    parser.add_argument("--no-sampling", action="store_true")
+    parser.add_argument("--only", default="", help="a regular expression over `RECIPE, PHASE`")
     parser.add_argument("--limit", type=int, default=400, help="seconds a case may take")
     parser.add_argument("--scratch", type=Path, help="folder for random weights (16 GB)")
     parser.add_argument("--out", type=Path)
