@@ -54,6 +54,8 @@ class DataSection(Section):
 
     `extra` are further sources of training problems; `variants` adds up to so many problems with other numbers to each one
     whose solution has calculator marks (GSM8K's), without the first `variants_from`, which an earlier phase may have had.
+    `inverses` adds to each such problem, but not to its variants, up to so many that give the answer and ask for a number
+    of the question.
     `solutions: equations` leaves of the human solutions the calculations alone (see `data_gen/rewriting.py`).
     """
 
@@ -61,6 +63,7 @@ class DataSection(Section):
     extra: list[SourceSection] = []
     variants: Annotated[int, Field(ge=0)] = 0
     variants_from: Annotated[int, Field(ge=0)] = 0
+    inverses: Annotated[int, Field(ge=0)] = 0
     solutions: Literal["full", "equations"] = "full"
     prompt: PromptSection = PromptSection()
     validation: Annotated[int, Field(ge=0)] = 0
@@ -85,8 +88,9 @@ class DataSection(Section):
 
     @model_validator(mode="after")
     def _slices_are_of_one_source(self) -> DataSection:
-        if self.fresh_per_iteration and (self.extra or self.variants):
-            raise ValueError("`fresh_per_iteration` takes slices of `train` alone: it goes with neither `extra` nor `variants`")
+        if self.fresh_per_iteration and (self.extra or self.variants or self.inverses):
+            others = "`extra`, `variants` or `inverses`"
+            raise ValueError(f"`fresh_per_iteration` takes slices of `train` alone: it does not go with {others}")
         return self
 
 

@@ -174,8 +174,10 @@ def _rows(stage: Stage, plan: Plan, rows: dict[str, int]) -> int:
         return rows[stage.inputs["pairs" if "pairs" in stage.inputs else "examples"].key]
     if stage.kind == "join":
         return sum(rows[source.key] for source in stage.inputs.values())
-    if stage.kind == "variants":
-        return rows[stage.inputs["train"].key] * (1 + stage.config["count"])
+    if stage.kind in ("variants", "inverses"):
+        train = stage.inputs["train"]
+        originals = train.inputs["train"] if train.kind == "variants" else train  # variants have no inverses
+        return rows[train.key] + rows[originals.key] * stage.config["count"]
     return rows[stage.inputs["train"].key] if stage.kind in ("decontaminate", "rewrite") else known
 
 

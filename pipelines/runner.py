@@ -198,6 +198,8 @@ def summary(kind: str, manifest: dict[str, Any]) -> str:
         return f"{m['kept']} kept, {m['dropped']} dropped"
     if kind == "variants":
         return f"{m['variants']} variants of {m['varied']} of {m['problems']} problems"
+    if kind == "inverses":
+        return f"{m['inverses']} inverses of {m['inverted']} of {m['problems']} problems"
     if kind == "rewrite":
         return f"{m['solutions']} solutions of {m['problems']} problems as equations"
     return f"{manifest['rows']} rows"

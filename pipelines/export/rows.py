@@ -276,7 +276,7 @@ def _problems_of(source: Source, drawn: dict[str, Any]) -> dict[str, Problem]:
 
 def _training_problems(source: Source) -> str:
     labels = {s["label"]: s["key"] for s in source.plan["stages"]}
-    last = ("problems/equations", "problems/variants", "problems/clean", "problems/joined", "problems/train")
+    last = [f"problems/{name}" for name in ("equations", "inverses", "variants", "clean", "joined", "train")]
     key = next((labels[label] for label in last if label in labels), None)
     if key is None:
         raise InputError(f"{source.run.path} has no training problems; --benchmark NAME takes an evaluation's")

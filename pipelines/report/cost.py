@@ -20,8 +20,8 @@ WORK: dict[str, tuple[str, ...]] = {  # kinds of stages by what they do, in the 
     "training": ("train", "reward_train"),
     "scoring": ("verify", "reference", "reward_score", "reward_eval", "confidence", "score", "exploration",
                 "votes"),
-    "data": ("problems", "validation", "join", "decontaminate", "variants", "rewrite", "select", "select_balanced", "pairs",
-             "step_pairs", "steps", "reward_data", "balance", "shots"),
+    "data": ("problems", "validation", "join", "decontaminate", "variants", "inverses", "rewrite", "select", "select_balanced",
+             "pairs", "step_pairs", "steps", "reward_data", "balance", "shots"),
 }  # fmt: skip
 
 

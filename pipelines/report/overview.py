@@ -84,8 +84,9 @@ def _learned(recipe: Mapping[str, Any]) -> str:
     sources = [setting(recipe, "data.train") or {}, *(setting(recipe, "data.extra") or [])]
     amounts = [f"{number(s['limit'])} " if s.get("limit") else "" for s in sources]
     problems = " and ".join(f"{a}{s.get('source', '?')}" for a, s in zip(amounts, sources, strict=True)) + " problems"
-    if count := setting(recipe, "data.variants"):
-        problems += f" (up to {number(count)} variants of each)"
+    more = [f"{number(count)} {kind}" for kind in ("variants", "inverses") if (count := setting(recipe, f"data.{kind}"))]
+    if more:
+        problems += f" (up to {' and '.join(more)} of each)"
     if setting(recipe, "data.solutions") == "equations":
         problems += ", solutions as equations"
     method, n = setting(recipe, "training.method"), setting(recipe, "sampling.n")

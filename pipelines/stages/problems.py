@@ -1,8 +1,8 @@
-"""Problems as an artefact: loaded or generated once; training problems joined, checked, varied and rewritten."""
+"""Problems as an artefact: loaded or generated once; training problems joined, checked, varied, inverted and rewritten."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -10,6 +10,7 @@ import msgspec
 from configs.errors import InputError
 from configs.rows import Problem
 from data_gen.decontaminate import Dropped, decontaminate
+from data_gen.inverses import inverses
 from data_gen.problems import load_problems
 from data_gen.rewriting import equations
 from data_gen.validation import held_out
@@ -116,18 +117,26 @@ class RewriteStage(_AtOnce):
         return rows, {"problems": len(rows), "solutions": sum(p.solution is not None for p in rows)}
 
 
-_VARIED_AT_ONCE = 500  # problems of a shard: some seconds
+_AT_ONCE = 500  # problems of a shard: some seconds
 
 
-class VariantsStage:
-    """Training problems, each followed by its numeric variants (inputs: train, and eval0, eval1, ..., validation where there
-    are evaluation sets that no variant may be like: see `dropped-SHARD.json`). config: count, first; with evaluation sets
-    ngram, lcs_ratio."""
+class _Beside:
+    """Training problems, each followed by those made of it (inputs: train, and eval0, eval1, ..., validation where there are
+    evaluation sets that none of them may be like: see `dropped-SHARD.json`). Nothing is made of what another such stage has
+    made."""
 
-    name, version, where, device = "variants", 2, "workers", False
+    where, device = "workers", False
+    name: str
+    version: int
+    counted: str  # the metric that counts problems of which something is made
+    one: str  # what is made of them, for an error
+
+    def make(self, problem: Problem, config: Mapping[str, Any]) -> list[Problem]:
+        """New problems with `problem` as their parent."""
+        raise NotImplementedError
 
     def shards(self, task: Task) -> int:
-        return max(1, -(-task.input("train").manifest()["rows"] // _VARIED_AT_ONCE))
+        return max(1, -(-task.input("train").manifest()["rows"] // _AT_ONCE))
 
     def open(self, task: Task) -> ShardRunner:
         everything: list[Problem] = task.rows("train", Problem)
@@ -135,29 +144,51 @@ class VariantsStage:
         evaluation = _evaluation(task)
 
         def run(shard: int, report: Report) -> ShardResult:
-            train = everything[shard * _VARIED_AT_ONCE : (shard + 1) * _VARIED_AT_ONCE]
+            train = everything[shard * _AT_ONCE : (shard + 1) * _AT_ONCE]
+            originals = [p for p in train if p.stage not in _MADE]
             made: list[Problem] = []
-            for done, problem in enumerate(train, 1):
-                made += variants(problem, task.config["count"], task.config.get("first", 0))
-                report({"done": done, "total": len(train)})
+            for done, problem in enumerate(originals, 1):
+                made += self.make(problem, task.config)
+                report({"done": done, "total": len(originals)})
             dropped: list[Dropped] = []
             if evaluation:
                 made, dropped = decontaminate(made, evaluation, task.config["ngram"], task.config["lcs_ratio"])
                 write_json(task.artefact.path / f"dropped-{shard:05d}.json", msgspec.to_builtins(dropped))
-            if again := next((v.id for v in made if v.id in taken), None):
-                raise InputError(f"{task.label}: a training problem has a variant's id, {again}: give it another one")
+            if again := next((q.id for q in made if q.id in taken), None):
+                raise InputError(f"{task.label}: a training problem has {self.one}'s id, {again}: give it another one")
             beside: dict[str, list[Problem]] = {}
-            for variant in made:
-                beside.setdefault(variant.parents[0], []).append(variant)
+            for new in made:
+                beside.setdefault(new.parents[0], []).append(new)
             rows = [q for p in train for q in (p, *beside.get(p.id, ()))]
             write_rows(task.artefact.part(shard), rows, Problem)
-            counts = {"problems": len(train), "varied": len(beside), "variants": len(made), "dropped": len(dropped)}
+            counts = {"problems": len(originals), self.counted: len(beside), self.name: len(made), "dropped": len(dropped)}
             return ShardResult(rows=len(rows), metrics=counts)
 
         return run
 
     def metrics(self, task: Task, shards: Sequence[ShardResult]) -> dict[str, Any]:
         return add_metrics(shards)
+
+
+class VariantsStage(_Beside):
+    """Numeric variants. config: count, first; with evaluation sets ngram, lcs_ratio."""
+
+    name, version, counted, one = "variants", 2, "varied", "a variant"
+
+    def make(self, problem: Problem, config: Mapping[str, Any]) -> list[Problem]:
+        return variants(problem, config["count"], config.get("first", 0))
+
+
+class InversesStage(_Beside):
+    """Inverse problems. config: count; with evaluation sets ngram, lcs_ratio."""
+
+    name, version, counted, one = "inverses", 1, "inverted", "an inverse"
+
+    def make(self, problem: Problem, config: Mapping[str, Any]) -> list[Problem]:
+        return inverses(problem, config["count"])
+
+
+_MADE = frozenset((VariantsStage.name, InversesStage.name))
 
 
 def _evaluation(task: Task) -> list[Problem]:
@@ -169,5 +200,6 @@ register(ProblemsStage())
 register(ValidationStage())
 register(JoinStage())
 register(VariantsStage())
+register(InversesStage())
 register(RewriteStage())
 register(CleanStage())

@@ -52,6 +52,15 @@ def test_slices_and_benchmarks_of_known_size_are_counted(tiny_recipe: Callable[.
     assert stages["initial/words/greedy/sample"]["tokens"] == 1319 * 8
 
 
+def test_variants_and_inverses_are_counted_by_problem(tiny_recipe: Callable[..., Path], home: Path):
+    recipe = tiny_recipe("data.variants=2", "data.inverses=3")
+    stages = by_label(estimated(recipe, home / "store"))
+    assert stages["problems/variants"]["rows"] == 16 * (1 + 2)
+    assert stages["problems/inverses"]["rows"] == 16 * (1 + 2 + 3)
+    alone = by_label(estimated(recipe, home / "store", "data.variants=0"))
+    assert alone["problems/inverses"]["rows"] == 16 * (1 + 3)
+
+
 def test_after_a_run_everything_is_cached_and_costs_nothing(tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("RATCHET_HOME", str(tiny_run.home))
     e = estimated(tiny_run.recipe, tiny_run.store)

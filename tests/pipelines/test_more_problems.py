@@ -1,4 +1,4 @@
-"""Further sources of training problems and numeric variants: the stages that they are, and real runs of these."""
+"""Further sources of training problems, numeric variants and inverses: the stages that they are, and real runs of these."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def rows_of(folder: Path, home: Path, label: str, row: type[Row]) -> list:
 
 def test_without_the_keys_nothing_is_planned():
     keys = [s.key for s in plan_of().stages]
-    assert keys == [s.key for s in plan_of("data.variants=0", "data.extra=[]").stages]
+    assert keys == [s.key for s in plan_of("data.variants=0", "data.inverses=0", "data.extra=[]").stages]
     assert labels(plan_of()) == ["problems/word-problems", "problems/train", "problems/clean"]
 
 
@@ -113,10 +113,34 @@ def test_a_later_phase_has_variants_of_its_own():
     assert (a.config["count"], "first" in a.config, b.config["first"]) == (3, False, 3)
 
 
+def test_inverses_are_made_beside_variants_whose_artefact_stays():
+    with_variants, both = plan_of("data.variants=2", EXTRA), plan_of("data.variants=2", "data.inverses=3", EXTRA)
+    assert labels(both) == [*labels(with_variants), "problems/inverses"]
+    keys = {s.label: s.key for s in both.stages}
+    assert all(keys[s.label] == s.key for s in with_variants.stages if s.label.startswith("problems/"))
+    assert inputs(both, "problems/inverses") == {"train": "problems/variants", "eval0": "problems/word-problems"}
+    assert inputs(both, "iteration1/select") == {"problems": "problems/inverses"}
+    alone = plan_of("data.inverses=3", "data.validation=9")
+    assert inputs(alone, "problems/inverses") == {
+        "train": "problems/clean", "eval0": "problems/word-problems", "validation": "problems/validation",
+    }  # fmt: skip
+    assert inputs(plan_of("data.inverses=3", "data.decontaminate=false"), "problems/inverses") == {"train": "problems/train"}
+
+
+def test_a_phase_may_have_inverses_and_another_not():
+    phases = "{name: a, data: {inverses: 2}}, {name: b, data: {inverses: 0}}, {name: c}, {name: d, data: {variants: 1}}"
+    plan = plan_of("data.inverses=3", f"phases=[{phases}]")
+    found = {name: inputs(plan, f"{name}/select")["problems"] for name in "abcd"}
+    assert found == {"a": "problems/a-inverses", "b": "problems/clean", "c": "problems/inverses", "d": "problems/d-inverses"}
+    assert inputs(plan, "problems/d-inverses")["train"] == "problems/d-variants"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["data.variants=-1"], "data.variants"),
+        (["data.inverses=-1"], "data.inverses"),
+        (["data.inverses=2", "data.fresh_per_iteration=true"], "`fresh_per_iteration` takes slices of `train` alone"),
         (["data.variants_from=2"], "`variants_from` leaves out the first ones of `variants`"),
         (["data.variants=2", "data.fresh_per_iteration=true"], "`fresh_per_iteration` takes slices of `train` alone"),
         ([EXTRA, "data.fresh_per_iteration=true"], "`fresh_per_iteration` takes slices of `train` alone"),
@@ -150,6 +174,42 @@ def test_a_run_learns_from_variants_and_extra_problems(tiny_recipe: Callable[...
     exported = CliRunner().invoke(app, ["export", str(tmp_path / "run"), "--what", "problems", "--to", str(out)])
     assert exported.exit_code == 0, (exported.output, exported.exception)
     assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == [p.id for p in problems]
+
+
+def test_a_run_learns_from_inverses_beside_variants(tiny_recipe: Callable[..., Path], home: Path, tmp_path: Path):
+    own = write_pens(tmp_path / "own.jsonl", [(2, 13, 8), (3, 40, 25)])
+    source = f"data.train={{source: jsonl, path: {own}}}"
+    settings = (source, "data.variants=1", "data.inverses=2", "data.solutions=equations")
+    result = run(tiny_recipe(*settings), tmp_path / "run")
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert "2 variants of 2 of 2 problems" in result.output and "4 inverses of 2 of 2 problems" in result.output
+    problems: list[Problem] = rows_of(tmp_path / "run", home, "problems/inverses", Problem)
+    assert [p.id for p in problems] == [
+        f"pens{i}{made}" for i in (2, 3) for made in ("", "/inverse/0", "/inverse/1", "/variant/0")
+    ]  # fmt: skip
+    assert all(holds(p) for p in problems)
+    assert {p.answer for p in problems if p.stage == "inverses"} == {"13", "8", "40", "25"}
+    assert all("x" in p.question.split() for p in problems if p.stage == "inverses")
+    examples: list[Example] = rows_of(tmp_path / "run", home, "iteration1/select", Example)
+    learned = {e.problem: e.text for e in examples}
+    assert set(learned) == {p.id for p in problems}
+    assert {learned["pens3/inverse/0"], learned["pens3/inverse/1"]} == {"65 - 25 = 40\n#### 40", "65 - 40 = 25\n#### 25"}
+
+
+def test_inverses_like_an_evaluation_problem_are_dropped(tiny_recipe: Callable[..., Path], home: Path, tmp_path: Path):
+    own = write_pens(tmp_path / "own.jsonl", [(2, 13, 8), (3, 40, 25)])
+    asked = PENS.format(i="xx", a="x", b=8) + " If the answer to this question is 21, what is the value of x?"
+    (tmp_path / "test.jsonl").write_text(json.dumps({"id": "asked", "question": asked, "answer": "13"}) + "\n")
+    benchmark = f"evaluation.benchmarks=[{{name: pens, source: {{source: jsonl, path: {tmp_path / 'test.jsonl'}}}}}]"
+    settings = (f"data.train={{source: jsonl, path: {own}}}", benchmark, "data.inverses=2", "data.lcs_ratio=0.99")
+    assert run(tiny_recipe(*settings), tmp_path / "run").exit_code == 0
+    (folder,) = [p.parent for p in home.glob("store/inverses/*/manifest.json")]
+    metrics = json.loads((folder / "manifest.json").read_text())["metrics"]
+    assert metrics == {"problems": 2, "inverted": 2, "inverses": 3, "dropped": 1}
+    (dropped,) = json.loads((folder / "dropped-00000.json").read_text())
+    assert dropped["evaluation"] == "asked" and dropped["problem"].startswith("pens2/inverse/")
+    rows: list[Problem] = rows_of(tmp_path / "run", home, "problems/inverses", Problem)
+    assert len(rows) == 5 and asked not in {p.question for p in rows}
 
 
 def test_a_run_learns_equations(tiny_recipe: Callable[..., Path], home: Path, tmp_path: Path):
@@ -197,3 +257,8 @@ def test_ids_that_collide_are_an_error_with_the_key(tiny_recipe: Callable[..., P
     recipe = tiny_recipe(f"data.train={{source: jsonl, path: {own}}}", "evaluation.benchmarks=[]", "data.variants=1")
     result = run(recipe, tmp_path / "again")
     assert result.exit_code == 1 and "has a variant's id, pens1/variant/0" in str(result.exception)
+    own = write_pens(tmp_path / "more.jsonl", [(2, 13, 8), (3, 40, 25)])
+    own.write_text(own.read_text().replace('"pens3"', '"pens2/inverse/0"'))
+    recipe = tiny_recipe(f"data.train={{source: jsonl, path: {own}}}", "evaluation.benchmarks=[]", "data.inverses=1")
+    result = run(recipe, tmp_path / "inverses")
+    assert result.exit_code == 1 and "has an inverse's id, pens2/inverse/0" in str(result.exception)
