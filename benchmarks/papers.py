@@ -2,7 +2,7 @@
 
     python -m benchmarks.papers                                        a GPU of 80 GB: every recipe's variant with an adapter
     python -m benchmarks.papers --recipes remax_llama2_7b_lora --only sampling                       some of them
-    python -m benchmarks.papers --model SmolLM2 --engine transformers  another shape for all: a check of the machinery on a CPU
+    python -m benchmarks.papers --model HuggingFaceTB/SmolLM2-135M-Instruct --engine transformers    a check, on a CPU
 
 Each phase trains some steps with its own section of the recipe (method, adapter, optimiser, tokens of a forward pass), on
 random tokens; sampling starts the recipe's engine on the same weights and draws. Random weights find no right answers, so what
@@ -173,6 +173,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--case", nargs=3, metavar=("RECIPE", "PHASE", "WEIGHTS"), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.model and published_shape(options.model) is None:
+        parser.error(f"--model: configs/shapes.yaml has no {options.model}")
     if options.case:
         print(json.dumps(child(options.case[0], options.case[1], Path(options.case[2]), options)))
     else:
