@@ -9,7 +9,7 @@ tokens: memory depends on neither. Measured are the bytes that torch has allocat
 resident memory of the process less what it had before the model was loaded (CPU, with an allocator that gives freed memory
 back at once). "Expected" is `pipelines.memory`, which `ratchet plan` shows. A row's `ours` is the expected number of bytes,
 its `peer` the measured one; rows against TRL compare both measurements, and sequences (pairs) per second, of the last steps.
-`trl_liger` is TRL with `use_liger_kernel`.
+`trl_liger` is TRL with `use_liger_kernel`, `ours_compiled` ours with `training.compile`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from typing import Any
 from benchmarks.record import accelerator, write_results, write_whole
 
 PROMPT, COMPLETION = 64, 192  # tokens of a sequence; of a pair's sides COMPLETION / 2 each
-STEPS = 4  # the first holds what loading and compiling took; the last two are timed
+STEPS = 6  # the first holds what loading and compiling took; those after the second are timed
 PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes")
 
 
@@ -55,6 +55,7 @@ class Case:
 
 SMALL, HALF = "HuggingFaceTB/SmolLM2-135M-Instruct", "Qwen/Qwen2.5-0.5B-Instruct"
 SEVEN = ("meta-llama/Llama-2-7b-hf", "Qwen/Qwen2.5-7B-Instruct")
+OURS = ("ours", "ours_compiled")
 
 
 def cases(gpu: bool) -> list[Case]:
@@ -77,6 +78,7 @@ def cases(gpu: bool) -> list[Case]:
                 ]
             found.append(Case(shape, "sft", adapter, checkpointing=True, tokens=8192, who="trl_liger"))
             found.append(Case(shape, "remax", adapter, checkpointing=True, tokens=8192))
+    found += [Case(SMALL, adapter="full", tokens=16384, who=who) for who in (*OURS, "trl")]
     return [*found, Case("Qwen/Qwen2.5-Math-1.5B", adapter="full", checkpointing=True, tokens=8192)]
 
 
@@ -106,7 +108,7 @@ def settings_of(case: Case) -> Any:
     return TrainingSection.model_validate({
         "method": case.method, "adapter": case.adapter, "learning_rate": 1e-6, "epochs": 1, "checkpoint_every": 1000,
         "batch_size": 2 * case.tokens // each, "micro_batch_tokens": case.tokens, "warmup_ratio": 0.0,
-        "gradient_checkpointing": case.checkpointing, "rl": {"steps": STEPS},
+        "gradient_checkpointing": case.checkpointing, "compile": case.who == "ours_compiled", "rl": {"steps": STEPS},
     })  # fmt: skip
 
 
@@ -203,7 +205,7 @@ def run_trl(case: Case, weights: Path, measure: Measure) -> None:
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=torch.bfloat16)}  # fmt: skip
     model = AutoModelForCausalLM.from_pretrained(
-        weights, dtype=torch.bfloat16, attn_implementation="sdpa",
+        weights, dtype=torch.float32 if case.adapter == "full" else torch.bfloat16, attn_implementation="sdpa",
         device_map={"": 0 if torch.cuda.is_available() else "cpu"}, **more,
     )
     each = case.tokens // (PROMPT + COMPLETION)
@@ -217,7 +219,8 @@ def run_trl(case: Case, weights: Path, measure: Measure) -> None:
         }  # fmt: skip
         trainer = _trl_trainer(case, common, each * 2 * STEPS)(
             model=model, processing_class=AutoTokenizer.from_pretrained(weights), callbacks=[Clock()],
-            peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
+            peft_config=None if case.adapter == "full"
+            else LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
         )
         trainer.train()
 
@@ -292,7 +295,7 @@ class Measure:
         reserved = torch.cuda.max_memory_reserved() if self.cuda else 0
         return {
             "first_bytes": self.peaks[0], "peak_bytes": max(self.peaks[1:]), "reserved_bytes": reserved,
-            "step_seconds": (self.ends[-1] - self.ends[-3]) / 2,
+            "step_seconds": (self.ends[-1] - self.ends[1]) / (len(self.ends) - 2),
         }  # fmt: skip
 
 
@@ -321,7 +324,7 @@ def begin() -> Measure:
 def run_case(case: Case, weights: Path) -> None:
     """The child process: its figures as the last line."""
     measure = begin()
-    if case.who == "ours":
+    if case.who in OURS:
         train_steps(settings_of(case), case.dtype, weights, measure)
     else:
         run_trl(case, weights, measure)
@@ -340,7 +343,7 @@ def run(options: argparse.Namespace) -> None:
             weights_in_a_process(shape, folder)
             for case in (c for c in wanted if c.shape == shape):
                 found[case.label] = asdict(case) | run_child(case, folder, options.limit)
-                if case.who == "ours":
+                if case.who in OURS:
                     found[case.label]["expected"] = expected(case, gpu)
                 print(f"{case.label:92} {_text(found[case.label])}", flush=True)
                 out = options.out or Path(__file__).parent / "results" / f"memory_{'gpu' if gpu else 'cpu'}.json"
@@ -353,7 +356,7 @@ def again(path: Path) -> None:
     names = {f.name for f in fields(Case)}
     for label, found in result["cases"].items():
         case = Case(**{k: v for k, v in found.items() if k in names})
-        if case.who == "ours" and "failed" not in found:
+        if case.who in OURS and "failed" not in found:
             found["expected"] = expected(case, "CPU" not in result["device"])
         print(f"{label:92} {_text(found)}")
     result["rows"] = _rows(result["cases"])
@@ -399,8 +402,14 @@ def measured(words: Sequence[str], limit: int) -> dict[str, Any]:
         process.communicate()
         return {"failed": f"longer than {limit} s"}
     if process.returncode != 0:
-        return {"failed": (err.strip().splitlines() or ["?"])[-1][:400]}
+        return {"failed": _reason(err)}
     return json.loads(out.strip().splitlines()[-1])
+
+
+def _reason(err: str) -> str:
+    """The last line that names an error; libraries may talk on behind it."""
+    lines = err.strip().splitlines() or ["?"]
+    return next((line for line in reversed(lines) if re.match(r"\S*(Error|Exception)\b", line)), lines[-1])[:400]
 
 
 @atexit.register
@@ -424,12 +433,12 @@ def _text(result: dict[str, Any]) -> str:
 def _rows(found: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     rows = []
     for label, mine in found.items():
-        if mine["who"] != "ours" or "failed" in mine:
+        if mine["who"] not in OURS or "failed" in mine:
             continue
         total = sum(mine["expected"].values())
         rows.append(_row(f"{label}, peak expected beside measured", total, mine["peak_bytes"], "measured"))
         for who, name in (("trl", "TRL, padded"), ("trl_liger", "TRL, padded, with Liger kernels")):
-            theirs = found.get(label.removesuffix("ours") + who, {"failed": "not run"})
+            theirs = found.get(label.removesuffix(mine["who"]) + who, {"failed": "not run"})
             if "failed" in theirs:
                 continue
             rows.append(_row(f"{label}, peak", mine["peak_bytes"], theirs["peak_bytes"], name))
