@@ -230,6 +230,20 @@ def test_measured_memory_is_what_was_recorded() -> None:
             assert (rate, peak) == (f"{measured:.2f}", f"{case['peak_gib']:.2f}"), name
 
 
+def test_memory_beside_trl_is_what_was_recorded() -> None:
+    cases = json.loads((ROOT / "benchmarks" / "results" / "memory_gpu.json").read_text())["cases"]
+    rows = table("memory.md", "beside TRL memory_gpu.json")
+    assert rows
+    for name, *shown in rows:
+        what = "{} {} bfloat16 checkpointed 8192 tokens".format(*name.lower().split(", "))
+        ours, trl = (cases[f"Qwen/Qwen2.5-7B-Instruct {what}: {who}"] for who in ("ours", "trl"))
+        expected = [f"{x / 1e9:.1f}" for x in (ours["peak_bytes"], sum(ours["expected"].values()))]
+        if "failed" not in trl:
+            ratios = (ours["peak_bytes"] / trl["peak_bytes"], trl["step_seconds"] / ours["step_seconds"])
+            expected += [f"{trl['peak_bytes'] / 1e9:.1f}", *(f"{r:.2f}" for r in ratios)]
+        assert shown[: len(expected)] == expected, name
+
+
 # parameters, layers, hidden size, heads, KV heads, head size, vocabulary: from the models' config.json
 def test_estimated_memory_is_what_plan_says(tmp_path: Path) -> None:
     gpu = Device("one GPU of 80 GB", 80 * 10**9, True)
