@@ -407,9 +407,9 @@ def measured(words: Sequence[str], limit: int) -> dict[str, Any]:
 
 
 def _reason(err: str) -> str:
-    """The last line that names an error; libraries may talk on behind it."""
-    lines = err.strip().splitlines() or ["?"]
-    return next((line for line in reversed(lines) if re.match(r"\S*(Error|Exception)\b", line)), lines[-1])[:400]
+    """The last line that names an error, before what Python ignored while it ended; libraries may talk on behind it."""
+    lines = err.partition("Exception ignored in")[0].strip().splitlines() or ["?"]
+    return next((line for line in reversed(lines) if re.match(r"[\w.]+(Error|Exception)(:|$)", line)), lines[-1])[:400]
 
 
 @atexit.register

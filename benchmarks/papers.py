@@ -116,16 +116,18 @@ def run(options: argparse.Namespace) -> None:
     last = None
     with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
         for name in options.recipes:
+            every = (*(phase for phase, _ in phases(name, options.set)), SAMPLE)
+            wanted = [phase for phase in every if re.search(options.only, f"{name}, {phase}")]
+            if not wanted:
+                continue
             model = options.model or load_recipe(name, []).model.name
             weights = Path(scratch) / "weights"
             if model != last:  # recipes of one shape share them
                 shutil.rmtree(weights, ignore_errors=True)
                 weights_in_a_process(model, str(weights))
                 last = model
-            for phase in (*(phase for phase, _ in phases(name, options.set)), SAMPLE):
+            for phase in wanted:
                 label = f"{name}, {phase}"
-                if not re.search(options.only, label):
-                    continue
                 found[label] = in_a_process([name, phase, str(weights)], options)
                 print(f"{label:60} {json.dumps(found[label])}", flush=True)
                 out = options.out or Path(__file__).parent / "results" / "papers.json"

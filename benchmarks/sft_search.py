@@ -1,12 +1,13 @@
 """Which data and settings of supervised fine-tuning make SmolLM2-135M best at GSM8K's validation problems.
 
-    python -m benchmarks.sft_search                                  a GPU: every case, eight beside each other
+    python -m benchmarks.sft_search                                  a GPU: every case, three beside each other
     python -m benchmarks.sft_search --only 'base|prompt' key=value   some of them, with other settings
 
-Each case changes one thing of `base`: equations of the human solutions, two numeric variants of each problem, 8,000 generated
-problems, two epochs at 3e-4, all weights (`sft_search.yaml`). The test problems are not touched: 1,000 problems of the training
-split are held out, each is answered greedily and by four samples. Samples tell more: their mean has half of the greedy answers'
-variance. A case that is done is not computed again. Intervals are 95 %, differences to `base` paired by problem.
+Each case changes one thing of `base`, or a few that belong together: equations of the human solutions, two numeric variants of
+each problem, 8,000 generated problems, two epochs at 3e-4, all weights (`sft_search.yaml`). The test problems are not touched:
+1,000 problems of the training split are held out, each is answered greedily and by four samples. Samples tell more: their mean
+has half of the greedy answers' variance. A case that is done is not computed again. Intervals are 95 %, differences to `base`
+paired by problem.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--only", default="", help="a regular expression for names of cases")
-    parser.add_argument("--beside", type=int, default=8, help="cases at a time (each needs about 10 GB of the GPU)")
+    parser.add_argument("--beside", type=int, default=3, help="cases at a time (each needs about 25 GB of the GPU)")
     parser.add_argument("--folder", type=Path, default=Path("runs") / "sft-search")
     parser.add_argument("--output", type=Path, default=HERE / "results" / "sft_search.json")
     a = parser.parse_intermixed_args()

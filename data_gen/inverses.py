@@ -27,8 +27,16 @@ from data_gen.arithmetic import MARK
 from data_gen.quantities import Quantity, article_fits, constants, written
 from data_gen.solving import SHORT, line_of, solved
 from data_gen.variants import Calculation, Template, holds, template_of
+from rewards.nodes import Pow, walk
 
 _ASK = "If the answer to this question is {answer}, what is the value of x?"
+# Of a difference, a choice or a rest it is not said which side is the larger one: two numbers may give the same answer. And
+# "how many packs does she need" rounds up without saying so: with a few people more they are as many.
+_EITHER = re.compile(r"\b(?:differences?|cheaper|unable|apart|sav(?:e|ed|ings?) by)\b", re.IGNORECASE)
+_ROUNDED = re.compile(
+    r"how many\b[^.?!]*\b(?:needs?|needed|can|could|must|has to|have to|had to|required?|able|times|trips|left over)\b",
+    re.IGNORECASE,
+)
 _TAKEN = re.compile(r"(?<![a-z])x(?![a-z])", re.IGNORECASE)  # a question that has an x of its own ("2x as many")
 
 
@@ -40,7 +48,8 @@ def inverses(problem: Problem, count: int) -> list[Problem]:
     """
     if count < 0:
         raise ConfigError(f"inverses: count must be 0 or more, not {count}")
-    template = template_of(problem) if count and not _TAKEN.search(problem.question) else None
+    doubtful = _TAKEN.search(problem.question) or _EITHER.search(problem.question)
+    template = template_of(problem) if count and not doubtful else None
     found: list[Problem] = []
     if template is None:
         return found
@@ -63,7 +72,9 @@ def _inverse(template: Template, number: Quantity, k: int) -> Problem | None:
     if number.value in constants(question, MARK.sub("", template.solution), frozenset()):
         return None
     path = _path(template, number.value)
-    lines = _lines(chain, path, number.value) if path else None
+    if path is None or (_ROUNDED.search(problem.question) and any(_divides(chain[i]) for i in path)):
+        return None
+    lines = _lines(chain, path, number.value)
     if not lines or not _decides(template, number.value, Fraction(answer)):
         return None
     made = msgspec.structs.replace(
@@ -71,6 +82,10 @@ def _inverse(template: Template, number: Quantity, k: int) -> Problem | None:
         question=f"{question.rstrip()} {_ASK.format(answer=told)}", solution="\n".join([*lines, f"#### {answer}"]),
     )  # fmt: skip
     return made if holds(made) else None
+
+
+def _divides(calculation: Calculation) -> bool:
+    return any(isinstance(node, Pow) for node in walk(calculation.node))
 
 
 def _path(template: Template, value: Fraction) -> list[int] | None:

@@ -13,7 +13,8 @@ keeps of a layer and a token, with the base frozen (adapters):
     adapters     B r         for each projection
 
 With all weights trained, norms keep their normalised inputs too, and under autocast every projection its own copy of its
-input, and of its weights in bfloat16 until the backward pass.
+input, and of its weights in bfloat16 until the backward pass. Checkpointing keeps one hidden state of each layer, and computes
+its MLP again for a tile of tokens at a time (`trainers.recomputation`).
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ import msgspec
 from configs.schema import ONLINE, TrainingSection
 from pipelines.shape import Shape
 
-# The constants of `trainers.head` and `trainers.policy`, which import torch; a test compares them.
+# The constants of `trainers.head`, `trainers.policy` and `trainers.recomputation`, which import torch; a test compares them.
 TILE_BYTES = 512 << 20  # logits in memory at once, in float32
+MLP_BYTES = 256 << 20  # wide states of an MLP that is computed again
 ROW_TOKENS = 512  # width of a row where attention costs its square
 NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)  # bytes of a weight with its doubly quantised scales
 EIGHT_BIT = 2.0 + 2 * 4 / 256  # two moments of a parameter with their scales
@@ -50,6 +52,7 @@ class Setting(msgspec.Struct, frozen=True):
     reference_copy: bool = False  # online: all trained weights as they were at the start
     anchor: bool = False
     average: bool = False  # of the weights of the last steps
+    compiled: bool = False
 
     @property
     def width(self) -> int:
@@ -72,6 +75,7 @@ def setting(training: TrainingSection, dtype: str, gpu: bool, tokens: int) -> Se
         attention=auto if training.attention == "auto" else training.attention, dtype=dtype,
         tokens=min(tokens, training.micro_batch_tokens), method=training.method, reference_copy=moving,
         anchor=online and rl.anchor_decay is not None, average=training.average > 0,
+        compiled=training.compile,
     )  # fmt: skip
 
 
@@ -131,6 +135,15 @@ def saved_by_layer(shape: Shape, s: Setting) -> float:
     return 24 * h + 8 + attention + mlp
 
 
+def saved_by_mlp(shape: Shape, s: Setting) -> float:
+    """... of its second half, the MLP with its norm."""
+    h, i, b = shape.hidden, shape.intermediate, s.width
+    if s.full:
+        return 12 * h + 4 + 4 * b * i
+    adapted = sum(shape.intermediate in (p.inputs, p.outputs) for p in shape.adapted(s.targets)) / shape.layers
+    return (4 + b) * h + 4 + 4 * b * i + b * s.rank * adapted
+
+
 def boundary(shape: Shape, s: Setting) -> float:
     """Bytes between two layers for one token: all that checkpointing keeps of a layer."""
     return float(shape.hidden * (4 if s.full else s.width))
@@ -157,6 +170,10 @@ def activations(shape: Shape, s: Setting) -> Parts:
     if not s.checkpointing:
         return {"activations": shape.layers * layer + copies, "output projection": head(shape, s)}
     kept, within = shape.layers * boundary(shape, s) * tokens, layer + backward + copies / shape.layers
+    if not s.compiled:  # the MLP for a tile of tokens at a time, between two states and two gradients of all of them
+        share = min(1.0, max(1, MLP_BYTES // (4 * s.width * shape.intermediate)) / tokens)
+        mlp = saved_by_mlp(shape, s) * tokens
+        within = layer - mlp + share * (mlp + backward) + copies / shape.layers + 2 * boundary(shape, s) * tokens
     worst = max(("a layer computed again", within), ("output projection", head(shape, s)), key=lambda moment: moment[1])
     return dict([("activations", kept), worst])
 

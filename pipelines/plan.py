@@ -265,15 +265,13 @@ def _training_problems(b: Builder, phase: str, sets: list[tuple[BenchmarkSection
         held = {}
     if held:
         train = b.add(Stage("decontaminate", f"{prefix}clean", config, {"train": train, **held}))
+    if any(getattr(data, name) != getattr(general, name) for name in ("inverses", "variants", "variants_from")):
+        prefix = f"problems/{phase}-"
     more = config if held else {}  # what is made of a problem may be like an evaluation problem though the problem is not
     if data.variants:
         wanted = {"count": data.variants} | ({"first": data.variants_from} if data.variants_from else {})
-        if (data.variants, data.variants_from) != (general.variants, general.variants_from):
-            prefix = f"problems/{phase}-"
         train = b.add(Stage("variants", f"{prefix}variants", {**wanted, **more}, {"train": train, **held}))
     if data.inverses:
-        if any(getattr(data, name) != getattr(general, name) for name in ("inverses", "variants", "variants_from")):
-            prefix = f"problems/{phase}-"
         train = b.add(Stage("inverses", f"{prefix}inverses", {"count": data.inverses, **more}, {"train": train, **held}))
     if data.solutions == "equations":
         train = b.add(Stage("rewrite", f"{prefix}equations", {"solutions": data.solutions}, {"train": train}))

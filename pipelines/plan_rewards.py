@@ -91,7 +91,8 @@ class RewardModel:
         """The `training` section with the reward model's own settings in place of the policy's."""
         own = {k: v for k in ("learning_rate", "epochs", "batch_size") if (v := getattr(self.section, k)) is not None}
         training = self.b.training_config("dpo", "rl")
-        training.pop("steps", None)  # of the policy's training
+        for name in ("average", "prompt_weight", "steps"):  # of the policy's training
+            training.pop(name, None)
         return {**training, **own, "method": "reward_model"}
 
     def score(self, label: str, problems: Stage, samples: Stage) -> Stage:

@@ -23,6 +23,7 @@ from trainers.compilation import compile_layers
 from trainers.model import device, load_for_training, save_trained, trainable
 from trainers.optimizer import Optimizer
 from trainers.policy import Policy
+from trainers.recomputation import recompute_layers
 from trainers.schedule import Schedule
 
 Report = Callable[[dict[str, float]], None]
@@ -133,16 +134,17 @@ def train(
             epoch, record = _step(method, policy, optimizer, step, rate)
             if average:
                 average.after(step)
-            history.append({"step": step + 1, "epoch": epoch, "learning_rate": rate, **record})
-            report({"done": step + 1, "total": method.steps, **record})
             if online and step + 1 == schedule.trunk:  # before any checkpoint that is as far: a resume finds both
                 _carry_on(optimizer, online, step + 1, method.batch(method.steps - 1)[0] + 1)
+            if average and step + 1 == method.steps:  # what is measured after the last step is what is saved
+                average.apply()
+                optimizer.publish()
+            record |= method.after(policy, step)
+            history.append({"step": step + 1, "epoch": epoch, "learning_rate": rate, **record})
+            report({"done": step + 1, "total": method.steps, **record})
             if step + 1 < method.steps and pace.due(step + 1):
                 with pace.saving():
                     save_checkpoint(work, step + 1, optimizer.masters, optimizer.rule, {"history": history}, extra)
-        if average:
-            average.apply()
-            optimizer.publish()
     with saving(output):
         if part:
             part.save(policy, output)
@@ -169,7 +171,8 @@ def open_policy(settings: TrainingSection, base: Path, dtype: str, start: Path |
     model = load_for_training(base, dtype, settings.adapter, settings.lora, start, seed, attention)
     if settings.gradient_checkpointing:
         model.enable_input_require_grads()
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        if settings.compile or not recompute_layers(model):
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     # full fine-tuning keeps float32 weights, which bfloat16 matrix products use in rounded form
     autocast = settings.adapter == "full" and dtype == "bfloat16"
     policy = Policy(model, attention, settings.prefix_sharing, autocast)
@@ -193,7 +196,7 @@ def _step(method: Method, policy: Policy, optimizer: Optimizer, step: int, rate:
     record["gradient_norm"] = optimizer.step(rate)
     if not math.isfinite(record["loss"]) or not math.isfinite(record["gradient_norm"]):
         raise RatchetError(f"training diverged at step {step + 1}: {record}; lower training.learning_rate")
-    return epoch, record | method.after(policy, step)
+    return epoch, record
 
 
 def _probe(method: Method, policy: Policy, optimizer: Optimizer) -> None:

@@ -125,6 +125,8 @@ def test_what_the_path_does_not_need_is_left_out():
         ("He has thirteen pens.", ["13*2=26"]),
         ("He has 13 pens, squared.", ["13**2=169"]),
         ("Of 26 pens, eight, six and five are red.", ["5+(8-26)/6=2"]),  # 2 - 5 on the way back
+        ("Ann has 26 pens and Bob nine. What is the difference?", ["26-9=17"]),  # or Bob has more
+        ("There are 26 guests. How many boxes of two are needed?", ["26/2=13"]),  # 25 need as many
     ],
 )
 def test_doubtful_numbers_are_not_asked_for(question: str, steps: list[str]):

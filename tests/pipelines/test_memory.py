@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.memory import HALF, Case, expected, make_weights, run_child
 from configs.load import load_recipe
@@ -22,10 +23,11 @@ from pipelines import memory
 from pipelines.estimate import Device, estimate
 from pipelines.models import model_for_plan
 from pipelines.plan import build, resolve
-from pipelines.shape import Shape, published_config, published_shape
+from pipelines.shape import Shape, published_config, published_shape, shape_of_folder
 from pipelines.store import Store
 from tests.test_docs import after_papers
-from trainers import head, policy
+from trainers import head, policy, recomputation
+from trainers.loop import open_policy
 
 LLAMA, QWEN, MISTRAL = "meta-llama/Llama-2-7b-hf", "Qwen/Qwen2.5-7B-Instruct", "mistralai/Mistral-7B-v0.1"
 TOKENS, WIDTH = 1024, 512
@@ -97,6 +99,31 @@ def test_what_autograd_keeps_of_a_layer_is_foretold_to_the_byte(name: str, adapt
     assert memory.saved_by_layer(shape, s) * TOKENS + copies == counted
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("adapter", ["lora", "full"])
+def test_what_autograd_keeps_of_an_mlp_is_foretold_to_the_byte(tmp_path: Path, adapter: str, dtype: str) -> None:
+    config = LlamaConfig(vocab_size=99, hidden_size=64, intermediate_size=160, num_hidden_layers=2, num_attention_heads=4)
+    LlamaForCausalLM(config).save_pretrained(tmp_path)
+    section = TrainingSection.model_validate({"adapter": adapter, "attention": "sdpa"})
+    layer = open_policy(section, tmp_path, dtype, None, 0).model.get_decoder().layers[0]
+    own = {p.data_ptr() for p in layer.parameters()}
+    kept: dict[int, tuple[int, torch.Tensor]] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = (storage.nbytes(), tensor)
+        return tensor
+
+    h = torch.randn(2, 25, 64, dtype=torch.float32 if adapter == "full" else getattr(torch, dtype), requires_grad=True)
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=adapter == "full" and dtype == "bfloat16", cache_enabled=False)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t), autocast:
+        _ = h + layer.mlp(layer.post_attention_layernorm(h))
+    copies = 2 * 3 * 64 * 160 if adapter == "full" and dtype == "bfloat16" else 0
+    counted = sum(size for size, _ in kept.values()) - copies
+    assert counted == 50 * memory.saved_by_mlp(shape_of_folder(tmp_path), setting(adapter, dtype))
+
+
 def test_attention_kinds_keep_what_their_kernels_need() -> None:
     """Grouped heads are repeated for a dense mask only, and only it has a mask to keep."""
     shape = shape_of(QWEN)
@@ -108,6 +135,7 @@ def test_attention_kinds_keep_what_their_kernels_need() -> None:
 def test_the_constants_are_those_of_the_trainers() -> None:
     assert memory.TILE_BYTES == head.TILE_BYTES
     assert memory.ROW_TOKENS == policy.ROW_TOKENS
+    assert memory.MLP_BYTES == recomputation.TILE_BYTES
 
 
 def test_weights_are_those_of_their_precision() -> None:

@@ -133,6 +133,10 @@ def test_a_phase_may_have_inverses_and_another_not():
     found = {name: inputs(plan, f"{name}/select")["problems"] for name in "abcd"}
     assert found == {"a": "problems/a-inverses", "b": "problems/clean", "c": "problems/inverses", "d": "problems/d-inverses"}
     assert inputs(plan, "problems/d-inverses")["train"] == "problems/d-variants"
+    phases = "{name: a}, {name: b, data: {inverses: 0}}, {name: c, data: {variants: 0, inverses: 0}}"
+    plan = plan_of("data.inverses=2", "data.variants=2", "data.solutions=equations", f"phases=[{phases}]")
+    labels = [s.label for s in plan.stages]
+    assert len(set(labels)) == len(labels), "each stage has a name of its own"
 
 
 @pytest.mark.parametrize(

@@ -297,6 +297,14 @@ def test_the_reward_models_own_settings_replace_those_of_the_policy() -> None:
     assert stage_of(plan, "iteration1/train").config["training"]["epochs"] != 7
 
 
+def test_what_shapes_the_policys_training_alone_does_not_reach_the_reward_model() -> None:
+    plan = plan_of("reward_model.kind=outcome", "training.average=0.5", "training.prompt_weight=0.2")
+    config = stage_of(plan, "iteration1/reward_train").config["training"]
+    assert not {"average", "prompt_weight", "steps"} & set(config)
+    assert TrainingSection.model_validate(config).method == "reward_model"
+    assert stage_of(plan, "iteration1/train").config["training"]["average"] == 0.5
+
+
 def test_a_process_model_learns_from_rollouts_that_pairs_and_advantages_share() -> None:
     process = ("reward_model.kind=process", "iterations.count=2")
     plan = plan_of(*process)

@@ -256,6 +256,22 @@ def test_a_training_that_gets_worse_is_stopped(tiny_model: Path, tmp_path: Path)
     assert not (tmp_path / "model").exists()
 
 
+def test_what_is_measured_last_is_the_mean_that_is_saved(tiny_model: Path, tmp_path: Path) -> None:
+    settings = TrainingSection.model_validate({
+        "method": "dpo", "epochs": 3, "batch_size": 2, "learning_rate": 1e-2, "schedule": "constant", "average": 0.9,
+        "adapter": "full", "dpo": {"validation_fraction": 0.4},
+    })
+    last = _train(tiny_model, tmp_path, settings)[-1]
+    policy = Policy(AutoModelForCausalLM.from_pretrained(tmp_path / "model"), "sdpa", True)
+    _, held_out = split_by_problem(PAIRS, 0.4, 3)
+    before = Policy(AutoModelForCausalLM.from_pretrained(tiny_model), "sdpa", True)
+    with torch.no_grad():
+        reference, after = (reference_logprobs(p, held_out, settings) for p in (before, policy))
+    moved = [[a - b for a, b in zip(after[p.id], reference[p.id], strict=True)] for p in held_out]
+    margins = torch.tensor([settings.dpo.beta * (chosen - rejected) for chosen, rejected in moved])
+    assert last["validation/loss"] == pytest.approx(-torch.nn.functional.logsigmoid(margins).mean().item(), rel=1e-4)
+
+
 def test_validation_holds_out_whole_problems() -> None:
     training, validation = split_by_problem(PAIRS, 0.5, 7)
     assert len(training) + len(validation) == len(PAIRS) and validation
