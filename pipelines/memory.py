@@ -26,6 +26,7 @@ from pipelines.shape import Shape
 
 # The constants of `trainers.head`, `trainers.policy` and `trainers.recomputation`, which import torch; a test compares them.
 TILE_BYTES = 512 << 20  # logits in memory at once, in float32
+FROZEN_BYTES = 256 << 20  # ... where the output projection is frozen
 MLP_BYTES = 256 << 20  # wide states of an MLP that is computed again
 ROW_TOKENS = 512  # width of a row where attention costs its square
 NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)  # bytes of a weight with its doubly quantised scales
@@ -149,10 +150,15 @@ def boundary(shape: Shape, s: Setting) -> float:
     return float(shape.hidden * (4 if s.full else s.width))
 
 
+def _tile(shape: Shape, s: Setting) -> int:
+    """Tokens whose logits are in memory at once."""
+    size = TILE_BYTES if s.full else FROZEN_BYTES
+    return 0 if s.method == "reward_model" else min(s.tokens, max(64, size // (4 * shape.vocabulary)))
+
+
 def head(shape: Shape, s: Setting) -> float:
     """Bytes around the output projection at its worst moment."""
-    tile = max(64, TILE_BYTES // (4 * shape.vocabulary))
-    tokens = 0 if s.method == "reward_model" else min(s.tokens, tile)
+    tokens = _tile(shape, s)
     logits = 4.0 * tokens * shape.vocabulary
     hidden = s.tokens * shape.hidden * s.width
     if not s.full:  # the gradient is made in the forward pass; entropies take two tiles more
@@ -182,8 +188,7 @@ def forward_only(shape: Shape, s: Setting) -> Parts:
     """Of a pass without gradients."""
     tokens = s.tokens
     layer = tokens * (s.width * (4 * shape.hidden + 3 * shape.intermediate) + 8 * shape.hidden)
-    tile = 0 if s.method == "reward_model" else min(tokens, max(64, TILE_BYTES // (4 * shape.vocabulary)))
-    logits = 4.0 * tile * shape.vocabulary * (3 if s.method in ONLINE else 2)
+    logits = 4.0 * _tile(shape, s) * shape.vocabulary * (3 if s.method in ONLINE else 2)
     return {"activations": float(layer), "output projection": tokens * shape.hidden * s.width + logits}
 
 

@@ -19,7 +19,8 @@ import torch
 
 from configs.errors import InputError
 
-TILE_BYTES = 512 << 20  # logits in memory at once, in float32
+TILE_BYTES = 512 << 20  # logits in memory at once, in float32; what fits need not be computed again
+FROZEN_BYTES = 256 << 20  # ... where nothing is computed again anyway
 
 
 class Scale:
@@ -86,8 +87,9 @@ def _needs_recomputing(weight: torch.Tensor, bias: torch.Tensor | None, scale: S
     return weight.requires_grad or bias is not None or bool(scale.cap) or scale.factor != 1.0
 
 
-def _tile(vocabulary: int) -> int:
-    return max(64, TILE_BYTES // (4 * vocabulary))
+def _tile(vocabulary: int, size: int) -> int:
+    """Tokens whose logits take `size` bytes."""
+    return max(64, size // (4 * vocabulary))
 
 
 class _FrozenHead(torch.autograd.Function):
@@ -99,8 +101,9 @@ class _FrozenHead(torch.autograd.Function):
         wanted = ctx.needs_input_grad[0]
         result = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
         direction = torch.empty_like(hidden) if wanted else None
-        for begin in range(0, len(targets), _tile(len(weight))):
-            part = slice(begin, begin + _tile(len(weight)))
+        tile = _tile(len(weight), FROZEN_BYTES)
+        for begin in range(0, len(targets), tile):
+            part = slice(begin, begin + tile)
             logits = _project(hidden[part], weight)
             where = targets[part, None]
             normaliser = torch.logsumexp(logits, -1, keepdim=True)
@@ -131,8 +134,9 @@ class _FrozenValues(torch.autograd.Function):
         wanted = ctx.needs_input_grad[0]
         direction = torch.empty_like(hidden) if wanted else None
         widening = torch.empty_like(hidden) if wanted and entropy_gradient else None
-        for begin in range(0, len(targets), _tile(len(weight))):
-            part = slice(begin, begin + _tile(len(weight)))
+        tile = _tile(len(weight), FROZEN_BYTES)
+        for begin in range(0, len(targets), tile):
+            part = slice(begin, begin + tile)
             logits = _project(hidden[part], weight)
             where = targets[part, None]
             untempered[part] = logits.gather(1, where)[:, 0] - torch.logsumexp(logits, -1)
@@ -181,7 +185,7 @@ def _recomputed(
         logits = scale(torch.nn.functional.linear(h, weight, bias).float())
         return logits.gather(1, y[:, None])[:, 0] - torch.logsumexp(logits, -1)
 
-    size = _tile(len(weight))
+    size = _tile(len(weight), TILE_BYTES)
     parts = [(hidden[i : i + size], targets[i : i + size]) for i in range(0, len(targets), size)]
     if len(parts) == 1:  # fits: nothing to compute again
         return tile(*parts[0])
@@ -200,7 +204,7 @@ def _recomputed_values(
         entropy = -(logs.exp() * logs).sum(-1)
         return torch.stack([logs.gather(1, y[:, None])[:, 0], untempered, entropy if entropy_gradient else entropy.detach()])
 
-    size = _tile(len(weight))
+    size = _tile(len(weight), TILE_BYTES)
     parts = [(hidden[i : i + size], targets[i : i + size]) for i in range(0, len(targets), size)]
     columns = tile(*parts[0]) if len(parts) == 1 else torch.cat([_recompute(tile, h, y) for h, y in parts], 1)
     return TokenValues(columns[0], columns[1].detach(), columns[2] if entropy_gradient else columns[2].detach())

@@ -133,7 +133,7 @@ def test_attention_kinds_keep_what_their_kernels_need() -> None:
 
 
 def test_the_constants_are_those_of_the_trainers() -> None:
-    assert memory.TILE_BYTES == head.TILE_BYTES
+    assert (memory.TILE_BYTES, memory.FROZEN_BYTES) == (head.TILE_BYTES, head.FROZEN_BYTES)
     assert memory.ROW_TOKENS == policy.ROW_TOKENS
     assert memory.MLP_BYTES == recomputation.TILE_BYTES
 

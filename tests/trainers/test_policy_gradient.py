@@ -48,7 +48,7 @@ def test_values_and_gradients_equal_those_from_logits(
     monkeypatch: pytest.MonkeyPatch, trainable: bool, temperature: float
 ) -> None:
     """Also in several tiles. float64 logits are the judge."""
-    monkeypatch.setattr(head_module, "_tile", lambda _: 5)
+    monkeypatch.setattr(head_module, "_tile", lambda *_: 5)
     torch.manual_seed(0)
     head = torch.nn.Linear(16, 50, bias=False).requires_grad_(trainable)
     hidden, targets = torch.randn(13, 16, requires_grad=True), torch.randint(0, 50, (13,))
