@@ -172,14 +172,13 @@ def activations(shape: Shape, s: Setting) -> Parts:
     layer, tokens = saved_by_layer(shape, s) * s.tokens, s.tokens
     copies = 2.0 * shape.linear if s.full and s.width == 2 else 0.0  # of the weights, under autocast
     largest = max(p.inputs * p.outputs for p in shape.projections)
-    backward = 3.0 * s.width * shape.intermediate * tokens + (4.0 * largest if s.full else 0.0)
+    wide, gradient = 3.0 * s.width * shape.intermediate * tokens, 4.0 * largest if s.full else 0.0
     if not s.checkpointing:
         return {"activations": shape.layers * layer + copies, "output projection": head(shape, s)}
-    kept, within = shape.layers * boundary(shape, s) * tokens, layer + backward + copies / shape.layers
+    kept, within = shape.layers * boundary(shape, s) * tokens, layer + wide + gradient + copies / shape.layers
     if not s.compiled:  # the MLP for a tile of tokens at a time, between two states and two gradients of all of them
-        share = min(1.0, max(1, MLP_BYTES // (4 * s.width * shape.intermediate)) / tokens)
-        mlp = saved_by_mlp(shape, s) * tokens
-        within = layer - mlp + share * (mlp + backward) + copies / shape.layers + 2 * boundary(shape, s) * tokens
+        tile = min(1.0, max(1, MLP_BYTES // (4 * s.width * shape.intermediate)) / tokens)
+        within -= (1.0 - tile) * (saved_by_mlp(shape, s) * tokens + wide) - 2 * boundary(shape, s) * tokens
     worst = max(("a layer computed again", within), ("output projection", head(shape, s)), key=lambda moment: moment[1])
     return dict([("activations", kept), worst])
 
