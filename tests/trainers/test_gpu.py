@@ -13,6 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from configs.errors import RatchetError
 from configs.schema import TrainingSection
 from tests.trainers.test_dpo import _Stop, _train, make_pair
+from trainers import recomputation
 from trainers.attention import IMPLEMENTATION
 from trainers.loop import open_policy
 from trainers.model import trainable
@@ -89,6 +90,25 @@ def test_compiled_layers_compute_the_same(model_folder: Path, adapter: str) -> N
     for a, b in zip(plain, compiled, strict=True):
         assert abs(a.mean() - b.mean()) < 1e-2 and (a - b).abs().max() < 0.3
     for a, b in zip(plain_gradients, compiled_gradients, strict=True):
+        assert (a.float() - b.float()).norm() < 5e-2 * a.float().norm() + 1e-6
+
+
+@pytest.mark.parametrize("adapter", ["full", "lora", "qlora"])
+def test_layers_computed_again_in_tiles_have_the_same_gradients(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch, adapter: str
+) -> None:
+    """With flex attention, and MLPs of 100 tokens at a time."""
+    monkeypatch.setattr(recomputation, "TILE_BYTES", 100 * 4 * 256 * 2)
+    results = []
+    for on in (False, True):
+        settings = TrainingSection.model_validate({"adapter": adapter, "gradient_checkpointing": on, "lora": {"r": 8}})
+        policy = open_policy(settings, model_folder, "bfloat16", None, 0)
+        logprobs = policy.logprobs(policy.pack(_groups(1)))
+        logprobs.mean().backward()
+        results.append((logprobs.detach(), [p.grad for p in trainable(policy.model).values() if p.grad is not None]))
+    (plain, plain_gradients), (again, gradients) = results
+    assert (plain - again).abs().max() < 0.3
+    for a, b in zip(plain_gradients, gradients, strict=True):
         assert (a.float() - b.float()).norm() < 5e-2 * a.float().norm() + 1e-6
 
 
