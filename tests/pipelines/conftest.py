@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -31,10 +32,11 @@ from tests.pipelines.step_world import StepWorld
 @pytest.fixture(scope="session")
 def lora_run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     """Two iterations of a LoRA adapter on solutions that always say 5, measured greedily and by samples on problems whose
-    answer is 5: the accuracy rises."""
+    answer is 5: the accuracy rises, because the words of the questions differ: it must be the answer that is learned."""
     root = tmp_path_factory.mktemp("lora")
-    for name, words in (("own", ("eggs", "hens")), ("held", ("cows", "pigs"))):
-        rows = [{"question": f"{i} {words[0]}, {i * i} {words[1]}?", "answer": 5, "solution": "#### 5"} for i in range(12)]
+    words = list(itertools.permutations(("eggs", "hens", "jars", "cups", "hats", "bags", "pens", "keys"), 2))[::5]
+    for name, pairs in (("own", words), ("held", [("cows", "pigs")] * 12)):
+        rows = [{"question": f"{i} {a}, {i * i} {b}?", "answer": 5, "solution": "#### 5"} for i, (a, b) in enumerate(pairs)]
         (root / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     recipe = write_tiny_recipe(root / "lora.yaml", tiny_model, [
         f"data.train={{source: jsonl, path: {root / 'own.jsonl'}}}", "iterations.count=2", "evaluation.samples=2",
