@@ -178,7 +178,7 @@ def activations(shape: Shape, s: Setting) -> Parts:
     kept, within = shape.layers * boundary(shape, s) * tokens, layer + wide + gradient + copies / shape.layers
     if not s.compiled:  # the MLP for a tile of tokens at a time, between two states and two gradients of all of them
         tile = min(1.0, max(1, MLP_BYTES // (4 * s.width * shape.intermediate)) / tokens)
-        within -= (1.0 - tile) * (saved_by_mlp(shape, s) * tokens + wide) - 2 * boundary(shape, s) * tokens
+        within += 2 * boundary(shape, s) * tokens - (1.0 - tile) * (saved_by_mlp(shape, s) * tokens + wide)
     worst = max(("a layer computed again", within), ("output projection", head(shape, s)), key=lambda moment: moment[1])
     return dict([("activations", kept), worst])
 
