@@ -3,10 +3,12 @@
     python -m benchmarks.gsm8k run control --folder runs/gsm8k                 one arm; goes on where it was
     python -m benchmarks.gsm8k run ours --folder runs/gsm8k --kill 150 400     the same, killed (SIGKILL) twice, and resumed
     python -m benchmarks.gsm8k report --folder runs/gsm8k                      the table, and results/gsm8k.json
+    python -m benchmarks.gsm8k report --beside gsm8k.json --output later.json  the same, compared with an earlier report's arms
 
 Arms: `control`, plain SFT on the human solutions and a naive round of rejection sampling with 4 samples; `ours`, more
 practice, two rounds of rejection sampling and a reward model; `equations`, the same with solutions that are equations alone;
-`all`, its practice and rounds, then RISE pairs, first pits and ReMax; `online`, little practice on equations and then
+`rounds`, the same at the practice's better rate (`benchmarks.sft_search`) with half of the samples; `all`, its practice, the
+rounds at a higher rate as well, then RISE pairs, first pits and ReMax; `online`, little practice on equations and then
 reinforcement learning, `online_fast` at three times its learning rate. `ARMS` names their recipes. Settings are chosen on
 problems held out of the training split; the test problems come once for each final model. Intervals are 95 %, differences
 paired by problem.
@@ -29,14 +31,21 @@ from typing import Any
 from benchmarks.chart import Point, chart
 from benchmarks.record import accelerator, write_results, write_whole
 from configs.errors import InputError
+from configs.rows import ProblemScore
 from pipelines.compare import compare, measured
 from pipelines.models import trained_names
 from pipelines.runfolder import RunFolder
+from pipelines.statistics import mcnemar, paired_difference
+from pipelines.store import read_rows
 
 ARMS: dict[str, tuple[str, list[str]]] = {  # recipe; settings
     "control": ("smollm2_gsm8k_control", []),
     "ours": ("smollm2_gsm8k_ours", []),
     "equations": ("smollm2_gsm8k_equations", []),
+    "rounds": ("smollm2_gsm8k_equations", [
+        "sampling.n=8", "phases.practice.training.learning_rate=1e-3", "phases.practice.training.schedule=constant",
+        "phases.practice.training.average=0.5",
+    ]),
     "all": ("smollm2_gsm8k", []),
     "online": ("smollm2_gsm8k_online", []),
     "online_fast": ("smollm2_gsm8k_online", ["phases.rl.training.learning_rate=3.0e-5"]),
@@ -109,11 +118,35 @@ def row(what: str, value: float, low: float, high: float, problems: int, note: s
 def pairs_of(models: dict[str, list[str]], stages: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
     """Which models are compared: each of an arm with the one before it, and all that were measured on the test problems."""
     pairs = [(f"{arm}@{a}", f"{arm}@{b}") for arm, names in models.items() for a, b in pairwise(names)]
-    tested = [
+    return list(dict.fromkeys([*pairs, *combinations(tested_of(models, stages), 2)]))
+
+
+def tested_of(models: dict[str, list[str]], stages: dict[str, dict[str, Any]]) -> list[str]:
+    """Models that were measured on the test problems."""
+    return [
         f"{arm}@{name}" for arm, names in models.items() for name in names
         if f"{'initial' if name == '0' else name}/gsm8k/greedy" in stages[arm]
     ]  # fmt: skip
-    return list(dict.fromkeys([*pairs, *combinations(tested, 2)]))
+
+
+def solved(folder: Path, tested: Sequence[str]) -> dict[str, str]:
+    """Of each tested model a 1 for each test problem that its greedy answer solves, else a 0, in the order of the test set:
+    what a later report needs to compare its own arms with these."""
+    found = {name: read_rows(measured(str(folder / name)).scores["gsm8k", "greedy"], ProblemScore) for name in tested}
+    return {name: "".join(str(r.correct) for r in rows) for name, rows in found.items()}
+
+
+def differences_beside(new: dict[str, str], old: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """Each model of this report less each of an earlier one, on the test problems."""
+    for name, bits in new.items():
+        for other, before in old.items():
+            if len(bits) != len(before):
+                raise InputError(f"{other} was measured on {len(before)} test problems, {name} on {len(bits)}")
+            sides = [[float(b) for b in side] for side in (before, bits)]
+            difference, low, high = paired_difference(*sides, seed=0)
+            p = mcnemar(sum(a > b for a, b in zip(*sides, strict=True)), sum(a < b for a, b in zip(*sides, strict=True)))
+            note = f"{sum(sides[1]) / len(bits):.1%} less {sum(sides[0]) / len(bits):.1%}; McNemar, exact p = {p:.2g}"
+            yield row(f"{name} less {other}, gsm8k, greedy, paired", difference, low, high, len(bits), note)
 
 
 def differences(folder: Path, pairs: Sequence[tuple[str, str]]) -> Iterator[dict[str, Any]]:
@@ -143,7 +176,7 @@ def curve(stages: dict[str, dict[str, Any]]) -> str:
     return chart("validation problems, greedy", lines, "trainings", percent=True) if lines else ""
 
 
-def report(folder: Path, output: Path) -> None:
+def report(folder: Path, output: Path, beside: Path | None) -> None:
     rows: list[dict[str, Any]] = []
     models: dict[str, list[str]] = {}
     more: dict[str, Any] = {"kills": {}, "stages": {}}
@@ -156,6 +189,9 @@ def report(folder: Path, output: Path) -> None:
         if (folder / arm / KILLS).is_file():
             more["kills"][arm] = json.loads((folder / arm / KILLS).read_text())
     rows += differences(folder, pairs_of(models, more["stages"]))
+    more["solved"] = solved(folder, tested_of(models, more["stages"]))
+    if beside is not None:
+        rows += differences_beside(more["solved"], json.loads(beside.read_text())["solved"])
     whole = [  # not those that another run had trained for
         arm for arm, found in more["stages"].items()
         if (folder / arm / WALL).is_file() and not any(m["cached"] for m in found.values() if m["kind"] == "train")
@@ -182,11 +218,12 @@ def main() -> None:
             command.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of the recipe")
         else:
             command.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "gsm8k.json")
+            command.add_argument("--beside", type=Path, help="an earlier report; its tested models are compared with these")
     a = parser.parse_args()
     if a.command == "run":
         run(a.arm, a.folder, a.kill, a.set)
     else:
-        report(a.folder, a.output)
+        report(a.folder, a.output, a.beside)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import pytest
 from benchmarks import dpo, generation, gsm8k, reward_model, rise_arms, rl_arms
 from benchmarks.chart import chart
 from benchmarks.record import write_results
-from configs.errors import RatchetError
+from configs.errors import InputError, RatchetError
 
 
 def test_results_are_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -65,6 +65,15 @@ def test_arms_are_compared_where_both_were_measured():
     stages = {"a": {"initial/gsm8k/greedy": score, "sft/gsm8k/greedy": score}, "b": {"rft2/gsm8k/greedy": score}}
     pairs = gsm8k.pairs_of({"a": ["0", "sft"], "b": ["rft1", "rft2"]}, stages)
     assert pairs == [("a@0", "a@sft"), ("b@rft1", "b@rft2"), ("a@0", "b@rft2"), ("a@sft", "b@rft2")]
+
+
+def test_a_report_is_compared_with_an_earlier_one_by_problem():
+    (row,) = gsm8k.differences_beside({"new@rft": "11011"}, {"old@sft": "00010"})
+    assert row["what"] == "new@rft less old@sft, gsm8k, greedy, paired" and row["n"] == 5
+    assert row["ours"] == pytest.approx(0.6) and 0 <= row["low"] < 0.6 < row["high"] <= 1
+    assert row["note"] == "80.0% less 20.0%; McNemar, exact p = 0.25"  # three won, none lost: 2 / 2^3
+    with pytest.raises(InputError, match="old@sft was measured on 1 test problems, new@rft on 2"):
+        list(gsm8k.differences_beside({"new@rft": "10"}, {"old@sft": "1"}))
 
 
 @pytest.mark.parametrize(("module", "arguments"), [(dpo, ["run", "pairs.jsonl"]), (reward_model, [])])
