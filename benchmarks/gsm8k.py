@@ -24,6 +24,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
@@ -98,12 +99,25 @@ def rows_of(arm: str, stages: dict[str, Any]) -> Iterator[dict[str, Any]]:
                     yield estimate(f"{what}: pairs ordered rightly by {name}", value, value["problems"], "chance is one half")
 
 
-def overhead(arm: str, found: RunFolder) -> dict[str, Any]:
-    """Wall time of the whole command, with all imports and planning, beside the time that its stages took."""
+def overhead(arm: str, runs: dict[str, RunFolder]) -> dict[str, Any]:
+    """Wall time of the whole command, with all imports and planning, beside the time that its stages took: also those which
+    another of `runs` computed meanwhile, for which it had to wait."""
+    found = runs[arm]
     wall = json.loads((found.path / WALL).read_text())["seconds"]
-    stages = sum(e["seconds"] for e in found.events() if e["event"] == "finished")
-    return {"what": f"{arm}: wall time of the whole command", "ours": wall, "peer": stages, "peer_name": "sum of its stages",
-            "ratio": wall / stages, "unit": "s", "note": "stages that the store held count in neither"}  # fmt: skip
+    needed = {m["key"] for m in found.read_metrics().values()}
+    began = datetime.fromisoformat(found.events()[0]["time"]).timestamp()
+    spans = sorted(
+        (end - e["seconds"], end)
+        for run in runs.values() for e in run.events()
+        if e["event"] == "finished" and e["key"] in needed and (end := datetime.fromisoformat(e["time"]).timestamp()) > began
+    )  # fmt: skip
+    stages, until = 0.0, began
+    for start, end in spans:
+        stages += max(0.0, end - max(start, until))
+        until = max(until, end)
+    note = "with stages that another run computed meanwhile; those that the store held before count in neither"
+    return {"what": f"{arm}: wall time of the whole command", "ours": wall, "peer": stages, "peer_name": "its stages",
+            "ratio": wall / stages, "unit": "s", "note": note}  # fmt: skip
 
 
 def estimate(what: str, value: dict[str, Any], problems: int, note: str) -> dict[str, Any]:
@@ -192,11 +206,8 @@ def report(folder: Path, output: Path, beside: Path | None) -> None:
     more["solved"] = solved(folder, tested_of(models, more["stages"]))
     if beside is not None:
         rows += differences_beside(more["solved"], json.loads(beside.read_text())["solved"])
-    whole = [  # not those that another run had trained for
-        arm for arm, found in more["stages"].items()
-        if (folder / arm / WALL).is_file() and not any(m["cached"] for m in found.values() if m["kind"] == "train")
-    ]  # fmt: skip
-    times = [overhead(arm, RunFolder.existing(folder / arm)) for arm in whole]
+    runs = {arm: RunFolder.existing(folder / arm) for arm in more["stages"]}
+    times = [overhead(arm, runs) for arm in runs if (folder / arm / WALL).is_file()]
     for t in times:
         print(f"{t['what']}: {t['ours']:.1f} s, {t['peer_name']} {t['peer']:.1f} s ({t['ratio']:.3f})")
     for r in rows:

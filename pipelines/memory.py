@@ -14,15 +14,18 @@ keeps of a layer and a token, with the base frozen (adapters):
 
 With all weights trained, norms keep their normalised inputs too, and under autocast every projection its own copy of its
 input, and of its weights in bfloat16 until the backward pass. Checkpointing keeps one hidden state of each layer, and computes
-its MLP again for a tile of tokens at a time (`trainers.recomputation`).
+its MLP again for a tile of tokens at a time (`trainers.recomputation`). Compiled layers keep 3 B i of the MLP, and of norms and
+sums less than half: what is cheap is computed again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from configs.schema import ONLINE, TrainingSection
-from pipelines.shape import Shape
+from pipelines.shape import Projection, Shape
 
 # The constants of `trainers.head`, `trainers.policy` and `trainers.recomputation`, which import torch; a test compares them.
 TILE_BYTES = 512 << 20  # logits in memory at once, in float32
@@ -129,6 +132,8 @@ def saved_by_layer(shape: Shape, s: Setting) -> float:
     if s.attention == "sdpa":  # each layer turns the mask into numbers of its own
         attention += b * min(ROW_TOKENS, s.tokens)
     mlp = 4 * b * i
+    if s.compiled and autocast:  # what is cheap is computed again: norms but for their inputs, the MLP's activation
+        return 8 * h + 8 + 2 * b * h + attention + 3 * b * i
     if not s.full:
         return 8 * h + 8 + 2 * b * h + attention + mlp + b * s.rank * len(shape.adapted(s.targets)) / shape.layers
     if autocast:
@@ -141,8 +146,12 @@ def saved_by_mlp(shape: Shape, s: Setting) -> float:
     h, i, b = shape.hidden, shape.intermediate, s.width
     if s.full:
         return 12 * h + 4 + 4 * b * i
-    adapted = sum(shape.intermediate in (p.inputs, p.outputs) for p in shape.adapted(s.targets)) / shape.layers
+    adapted = len(_of_mlp(shape, shape.adapted(s.targets))) / shape.layers
     return (4 + b) * h + 4 + 4 * b * i + b * s.rank * adapted
+
+
+def _of_mlp(shape: Shape, projections: Sequence[Projection]) -> list[Projection]:
+    return [p for p in projections if shape.intermediate in (p.inputs, p.outputs)]
 
 
 def boundary(shape: Shape, s: Setting) -> float:
@@ -164,7 +173,7 @@ def head(shape: Shape, s: Setting) -> float:
     if not s.full:  # the gradient is made in the forward pass; entropies take two tiles more
         return 2 * hidden + logits * (4 if s.method in ONLINE else 2)
     weight = shape.vocabulary * shape.hidden * (2.0 if s.width == 2 else 0.0)
-    return 2 * hidden + weight + logits * (5 if s.method in ONLINE else 3)
+    return 2 * hidden + weight + logits * 2.5
 
 
 def activations(shape: Shape, s: Setting) -> Parts:
@@ -179,6 +188,8 @@ def activations(shape: Shape, s: Setting) -> Parts:
     if not s.compiled:  # the MLP for a tile of tokens at a time, between two states and two gradients of all of them
         tile = min(1.0, max(1, MLP_BYTES // (4 * s.width * shape.intermediate)) / tokens)
         within += 2 * boundary(shape, s) * tokens - (1.0 - tile) * (saved_by_mlp(shape, s) * tokens + wide)
+        if s.adapter == "qlora":  # its weights, unpacked for all of its tiles
+            within += s.width * sum(p.inputs * p.outputs for p in _of_mlp(shape, shape.projections)) / shape.layers
     worst = max(("a layer computed again", within), ("output projection", head(shape, s)), key=lambda moment: moment[1])
     return dict([("activations", kept), worst])
 

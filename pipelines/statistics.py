@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -109,9 +108,10 @@ def _resampled(values: Sequence[float], seed: int, rounds: int) -> list[float]:
     """Means of `rounds` draws of as many values, with replacement."""
     if not values:
         raise ValueError("no problems: an interval needs at least one")
-    rng = random.Random(seed)
-    n = len(values)
-    return [sum(rng.choices(values, k=n)) / n for _ in range(rounds)]
+    import numpy as np
+
+    rng, each, n = np.random.default_rng(seed), np.asarray(values, float), len(values)
+    return [float(each[rng.integers(n, size=n)].mean()) for _ in range(rounds)]
 
 
 def mean_interval(values: Sequence[float], z: float = Z95) -> tuple[float, float, float]:

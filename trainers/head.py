@@ -3,8 +3,9 @@
 Logits exist for a few hundred tokens at a time. With a frozen output projection W (adapters, evaluation) the
 gradient is prepared in the forward pass, while a tile's probabilities p are at hand: d log p(y) / dh = W_y - p W
 needs no upstream gradient, so that the backward pass is one elementwise product and the tile is computed once,
-not twice. The entropy H has such a direction too: d H / dh = -(p (log p + H)) W. With a trainable W the backward
-pass computes the tiles again.
+not twice. The entropy H has such a direction too: d H / dh = -(p (log p + H)) W. With a trainable W the gradients of
+h and W need g, the upstream one, sample by sample: the backward pass computes a tile's p again, in place of the logits,
+and adds (g (1_y - p))^T h to the gradient of W in float32.
 
 At a temperature T the policy is softmax(logits / T); the values at T = 1 come along, because that is what sampling
 engines report.
@@ -12,7 +13,7 @@ engines report.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +22,7 @@ from configs.errors import InputError
 
 TILE_BYTES = 512 << 20  # logits in memory at once, in float32; what fits need not be computed again
 FROZEN_BYTES = 256 << 20  # ... where nothing is computed again anyway
+SUM_BYTES = 32 << 20  # what a tile adds to the gradient of the output projection at a time
 
 
 class Scale:
@@ -68,8 +70,10 @@ class TokenValues(NamedTuple):
 def token_logprobs(hidden: torch.Tensor, head: Any, targets: torch.Tensor, scale: Scale) -> torch.Tensor:
     """log p(targets) [n], float32, from `hidden` [n, size] in front of the output projection `head`."""
     weight, bias = head.weight, getattr(head, "bias", None)
-    if _needs_recomputing(weight, bias, scale):
+    if _unusual(bias, scale):
         return _recomputed(hidden, weight, bias, targets, scale)
+    if weight.requires_grad:
+        return _TrainedHead.apply(hidden, weight, targets, None)[0]  # type: ignore[index]
     return _FrozenHead.apply(hidden, weight, targets)  # type: ignore[return-value]
 
 
@@ -78,18 +82,25 @@ def token_values(
 ) -> TokenValues:
     """As `token_logprobs`, with the policy's temperature and the entropies."""
     weight, bias = head.weight, getattr(head, "bias", None)
-    if _needs_recomputing(weight, bias, scale):
+    if _unusual(bias, scale) or (weight.requires_grad and entropy_gradient):
         return _recomputed_values(hidden, weight, bias, targets, scale, temperature, entropy_gradient)
+    if weight.requires_grad:
+        return TokenValues(*_TrainedHead.apply(hidden, weight, targets, 1.0 / temperature))  # type: ignore[misc]
     return TokenValues(*_FrozenValues.apply(hidden, weight, targets, 1.0 / temperature, entropy_gradient))  # type: ignore[misc]
 
 
-def _needs_recomputing(weight: torch.Tensor, bias: torch.Tensor | None, scale: Scale) -> bool:
-    return weight.requires_grad or bias is not None or bool(scale.cap) or scale.factor != 1.0
+def _unusual(bias: torch.Tensor | None, scale: Scale) -> bool:
+    return bias is not None or bool(scale.cap) or scale.factor != 1.0
 
 
 def _tile(vocabulary: int, size: int) -> int:
     """Tokens whose logits take `size` bytes."""
     return max(64, size // (4 * vocabulary))
+
+
+def _slices(count: int, size: int) -> Iterator[slice]:
+    for begin in range(0, count, size):
+        yield slice(begin, begin + size)
 
 
 class _FrozenHead(torch.autograd.Function):
@@ -102,8 +113,7 @@ class _FrozenHead(torch.autograd.Function):
         result = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
         direction = torch.empty_like(hidden) if wanted else None
         tile = _tile(len(weight), FROZEN_BYTES)
-        for begin in range(0, len(targets), tile):
-            part = slice(begin, begin + tile)
+        for part in _slices(len(targets), tile):
             logits = _project(hidden[part], weight)
             where = targets[part, None]
             normaliser = torch.logsumexp(logits, -1, keepdim=True)
@@ -135,8 +145,7 @@ class _FrozenValues(torch.autograd.Function):
         direction = torch.empty_like(hidden) if wanted else None
         widening = torch.empty_like(hidden) if wanted and entropy_gradient else None
         tile = _tile(len(weight), FROZEN_BYTES)
-        for begin in range(0, len(targets), tile):
-            part = slice(begin, begin + tile)
+        for part in _slices(len(targets), tile):
             logits = _project(hidden[part], weight)
             where = targets[part, None]
             untempered[part] = logits.gather(1, where)[:, 0] - torch.logsumexp(logits, -1)
@@ -164,6 +173,57 @@ class _FrozenValues(torch.autograd.Function):
         if widening is not None:
             gradient = gradient + gradients[2][:, None] * widening
         return gradient.to(direction.dtype), None, None, None, None
+
+
+class _TrainedHead(torch.autograd.Function):
+    """`factor` None: log-probabilities alone; else 1 / temperature, and all three values, of which the log-probabilities at
+    the temperature are differentiable. What fits into one tile is kept, not computed again."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, factor: float | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        on = torch.is_autocast_enabled(hidden.device.type)
+        ctx.low = torch.get_autocast_dtype(hidden.device.type) if on else hidden.dtype
+        ctx.factor, ctx.tile = factor or 1.0, _tile(len(weight), TILE_BYTES)
+        own, matrix = hidden.to(ctx.low), weight.to(ctx.low)
+        logprobs, normalisers = torch.empty(2, len(targets), dtype=torch.float32, device=hidden.device)
+        untempered, entropy = logprobs.new_empty(2, len(targets) if factor else 0)
+        ctx.kept = None
+        for part in _slices(len(targets), ctx.tile):
+            logits, where = _project(own[part], matrix), targets[part, None]
+            if factor:
+                untempered[part] = logits.gather(1, where)[:, 0] - torch.logsumexp(logits, -1)
+                logits.mul_(factor)
+            normalisers[part] = torch.logsumexp(logits, -1)
+            logprobs[part] = logits.gather(1, where)[:, 0] - normalisers[part]
+            if factor:
+                logs = logits.sub_(normalisers[part, None]).clamp_(min=-1e30)  # p log p is 0 where p is
+                entropy[part] = -logs.exp().mul_(logs).sum(-1)
+            if len(targets) <= ctx.tile:
+                ctx.kept = logits if factor else logits.sub_(normalisers[part, None])
+        ctx.save_for_backward(hidden, weight, targets, normalisers)
+        ctx.mark_non_differentiable(untempered, entropy)
+        return logprobs, untempered, entropy
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, None, None]:
+        hidden, weight, targets, normalisers = ctx.saved_tensors
+        own, matrix = hidden.to(ctx.low), weight.to(ctx.low)
+        of_hidden, former = torch.empty_like(own), weight.grad if weight.is_leaf else None
+        # What earlier micro-batches have left is added to in place: of a large vocabulary a second one would take gigabytes.
+        of_weight = torch.zeros_like(weight, dtype=torch.float32) if former is None else former
+        for part in _slices(len(targets), ctx.tile):
+            logs, ctx.kept = ctx.kept, None  # used up: a second backward pass would compute it again
+            if logs is None:
+                logs = _project(own[part], matrix).mul_(ctx.factor).sub_(normalisers[part, None])
+            excess, where = logs.exp_().neg_(), targets[part, None]
+            excess.scatter_add_(1, where, torch.ones_like(where, dtype=excess.dtype))  # 1 - p(y) before rounding
+            low = excess.mul_(ctx.factor * gradients[0][part, None]).to(ctx.low)
+            torch.mm(low, matrix, out=of_hidden[part])
+            for rows in _slices(len(weight), SUM_BYTES // (4 * weight.shape[1])):
+                of_weight[rows] += _project(low.t()[rows], own[part].t())
+        return of_hidden.to(hidden.dtype), of_weight.to(weight.dtype) if former is None else None, None, None
 
 
 def _project(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

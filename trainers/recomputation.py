@@ -3,7 +3,8 @@
 Of a layer only its input is kept. Its backward pass computes the attention half again, with all that autograd needs of it,
 and then the MLP half for some tokens at a time: forward, backward, next tile. Usual checkpointing computes a whole layer again
 before its backward pass begins, and most of what that holds are the MLP's wide states. Nothing is computed more often than
-there; what changes is the order, so gradients differ by rounding alone.
+there; what changes is the order, so gradients differ by rounding alone. 4-bit weights of an MLP are unpacked once for all of
+its tiles.
 
 MLPs work on each token by itself, which is what makes tiles possible (as in ALST, Bekman et al. 2025, arXiv:2506.13996, there
 for long sequences).
@@ -18,6 +19,8 @@ from typing import Any
 
 import torch
 from transformers.modeling_layers import GradientCheckpointingLayer
+
+from trainers.unpacking import unpacked
 
 TILE_BYTES = 256 << 20  # of an MLP's wide states; smaller tiles would make its matrix products slow
 _WIDE = 4  # states as wide as the MLP that autograd keeps of each token
@@ -50,7 +53,7 @@ def _forward(layer: Any, plain: Callable[..., torch.Tensor], hidden_states: torc
         return h + layer.mlp(layer.post_attention_layernorm(h))
 
     wide = _WIDE * layer.mlp.gate_proj.out_features * (2 if _low(hidden_states) else 4)
-    result = _Layer.apply(attention, mlp, max(1, TILE_BYTES // wide), hidden_states)
+    result = _Layer.apply(attention, mlp, layer.mlp, max(1, TILE_BYTES // wide), hidden_states)
     assert isinstance(result, torch.Tensor)
     return result
 
@@ -61,20 +64,23 @@ def _low(hidden: torch.Tensor) -> bool:
 
 
 class _Layer(torch.autograd.Function):
-    """attention, then mlp, on hidden states [rows, width, size]."""
+    """attention, then mlp, whose weights are in `module`, on hidden states [rows, width, size]."""
 
     @staticmethod
-    def forward(ctx: Any, attention: Half, mlp: Half, tile: int, hidden: torch.Tensor) -> torch.Tensor:
-        ctx.halves, ctx.tile, ctx.state = (attention, mlp), tile, _State(hidden.device)
+    def forward(
+        ctx: Any, attention: Half, mlp: Half, module: torch.nn.Module, tile: int, hidden: torch.Tensor
+    ) -> torch.Tensor:
+        ctx.halves, ctx.module, ctx.tile, ctx.state = (attention, mlp), module, tile, _State(hidden.device)
         ctx.save_for_backward(hidden)
         states = attention(hidden).flatten(0, 1)
         out = torch.empty_like(states)
-        for part in _tiles(len(states), tile):
-            out[part] = mlp(states[None, part])[0]
+        with unpacked(module):
+            for part in _tiles(len(states), tile):
+                out[part] = mlp(states[None, part])[0]
         return out.view_as(hidden)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[None, None, None, torch.Tensor | None]:
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[None, None, None, None, torch.Tensor | None]:
         (hidden,), (gradient,) = ctx.saved_tensors, gradients
         attention, mlp = ctx.halves
         start = hidden.detach().requires_grad_()
@@ -83,15 +89,16 @@ class _Layer(torch.autograd.Function):
                 middle = attention(start)
             states, incoming = middle.detach().flatten(0, 1), gradient.flatten(0, 1)
             outgoing = torch.empty_like(states)
-            for part in _tiles(len(states), ctx.tile):
-                own = states[None, part].requires_grad_()
-                with ctx.state.computing():
-                    out = mlp(own)
-                torch.autograd.backward(out, incoming[None, part])
-                assert own.grad is not None
-                outgoing[part] = own.grad[0]
+            with unpacked(ctx.module):
+                for part in _tiles(len(states), ctx.tile):
+                    own = states[None, part].requires_grad_()
+                    with ctx.state.computing():
+                        out = mlp(own)
+                    torch.autograd.backward(out, incoming[None, part])
+                    assert own.grad is not None
+                    outgoing[part] = own.grad[0]
         torch.autograd.backward(middle, outgoing.view_as(middle))
-        return None, None, None, start.grad
+        return None, None, None, None, start.grad
 
 
 def _tiles(tokens: int, tile: int) -> Iterator[slice]:

@@ -69,6 +69,55 @@ def test_values_and_gradients_equal_those_from_logits(
     assert not token_values(hidden, head, targets, Scale(_Config()), temperature, False).entropy.requires_grad
 
 
+@pytest.mark.parametrize("tile", [5, 13])
+@pytest.mark.parametrize("temperature", [None, 1.0, 1.3])
+def test_a_trained_projection_gets_its_gradient(
+    monkeypatch: pytest.MonkeyPatch, temperature: float | None, tile: int
+) -> None:
+    """In tiles, and kept whole; the sum over a few rows of the projection at a time. The second backward pass as the first."""
+    monkeypatch.setattr(head_module, "_tile", lambda *_: tile)
+    monkeypatch.setattr(head_module, "SUM_BYTES", 4 * 16 * 7)
+    torch.manual_seed(0)
+    head = torch.nn.Linear(16, 50, bias=False)
+    hidden, targets = torch.randn(13, 16, requires_grad=True), torch.randint(0, 50, (13,))
+    a, scale = torch.randn(13), Scale(_Config())
+    if temperature is None:
+        logprobs = head_module.token_logprobs(hidden, head, targets, scale)
+    else:
+        values = token_values(hidden, head, targets, scale, temperature, False)
+        logprobs = values.logprobs
+        logs = log_softmax(hidden.double() @ head.weight.double().T / temperature, -1)
+        torch.testing.assert_close(values.entropy.double(), -(logs.exp() * logs).sum(-1), rtol=1e-5, atol=1e-5)
+    (a @ logprobs).backward(retain_graph=True)
+    ours = [hidden.grad.clone(), head.weight.grad.clone()]
+    (a @ logprobs).backward()
+    inputs = [x.detach().double().requires_grad_() for x in (hidden, head.weight)]
+    judged = log_softmax(inputs[0] @ inputs[1].T / (temperature or 1.0), -1).gather(1, targets[:, None])[:, 0]
+    torch.testing.assert_close(logprobs.double(), judged, rtol=1e-5, atol=1e-5)
+    (a.double() @ judged).backward()
+    for found, twice, judge in zip(ours, (hidden.grad, head.weight.grad), inputs, strict=True):
+        torch.testing.assert_close(found.double(), judge.grad, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(twice, 2 * found)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_under_autocast_a_trained_projection_sums_its_gradient_in_float32(
+    monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    monkeypatch.setattr(head_module, "_tile", lambda *_: 64)
+    monkeypatch.setattr(head_module, "SUM_BYTES", 4 * 16 * 8)
+    torch.manual_seed(0)
+    head = torch.nn.Linear(16, 48, bias=False).to(device)
+    hidden = torch.randn(640, 16).to(device).requires_grad_()
+    targets = torch.randint(0, 48, (640,)).to(device)
+    with torch.autocast(device, torch.bfloat16):
+        logprobs = head_module.token_logprobs(hidden, head, targets, Scale(_Config()))
+    logprobs.mean().backward()
+    weight = head.weight.detach().double().requires_grad_()
+    log_softmax(hidden.detach().double() @ weight.T, -1).gather(1, targets[:, None]).mean().backward()
+    assert (head.weight.grad - weight.grad).norm() < 4e-3 * weight.grad.norm()
+
+
 class _Config:
     final_logit_softcapping = None
     logits_scaling = None

@@ -39,6 +39,16 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return folders
 
 
+@pytest.fixture(scope="module")
+def wide_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Wide enough for blocks of 64 weights."""
+    torch.manual_seed(3)
+    folder = tmp_path_factory.mktemp("wide")
+    config = LlamaConfig(**{**SIZES, "hidden_size": 128, "intermediate_size": 256}, tie_word_embeddings=True)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return folder
+
+
 def _groups() -> list[list[TokenSequence]]:
     rng = random.Random(0)
     heads = [[rng.randrange(99) for _ in range(4)] for _ in range(3)]
@@ -84,7 +94,7 @@ def test_dropout_is_the_same_in_both_passes(models: dict[str, Path], monkeypatch
     torch.manual_seed(5)
     found = _figures(policies[0])
 
-    def kept(attention: Any, mlp: Any, tile: int, hidden: torch.Tensor) -> torch.Tensor:
+    def kept(attention: Any, mlp: Any, _module: Any, tile: int, hidden: torch.Tensor) -> torch.Tensor:
         states = attention(hidden).flatten(0, 1)
         parts = [mlp(states[None, part])[0] for part in recomputation._tiles(len(states), tile)]
         return torch.cat(parts).view_as(hidden)
@@ -125,6 +135,26 @@ def test_the_memory_of_a_backward_pass_has_one_tile_of_an_mlp(
     tokens = policy.pack(_groups()).ids.numel()
     _figures(policy)
     assert max(widths) == 5 and sum(widths) == 2 * 3 * tokens, "once forward, once again, three layers"
+
+
+def test_four_bit_weights_are_unpacked_once_for_all_tiles(
+    wide_models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same figures as without checkpointing; a layer's three products forward, and once more for its backward pass."""
+    from bitsandbytes import functional
+
+    monkeypatch.setattr(recomputation, "TILE_BYTES", 5 * 4 * 256 * 2)
+    plain, gradients = _figures(_open(wide_models, "qlora", "bfloat16", False))
+    policy, unpackings, whole = _open(wide_models, "qlora", "bfloat16", True), [], functional.dequantize_4bit
+    mlps = [layer.mlp for layer in policy.model.get_decoder().layers]
+    packed = {m.base_layer.weight.data.data_ptr() for mlp in mlps for m in (mlp.gate_proj, mlp.up_proj, mlp.down_proj)}
+    monkeypatch.setattr(functional, "dequantize_4bit", lambda w, *a: unpackings.append(w.data_ptr()) or whole(w, *a))
+    again, others = _figures(policy)
+    assert sum(place in packed for place in unpackings) == 2 * 3 * len(mlps)
+    torch.testing.assert_close(plain, again, rtol=3e-2, atol=3e-2)
+    for parameter, gradient in gradients.items():
+        assert (gradient - others[parameter]).norm() < 3e-2 * gradient.norm() + 1e-6, parameter
+    assert all("forward" not in vars(m.base_layer) for mlp in mlps for m in (mlp.gate_proj, mlp.up_proj, mlp.down_proj))
 
 
 def test_other_layers_are_checkpointed_whole(tmp_path: Path) -> None:
