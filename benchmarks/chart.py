@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,18 @@ class Point:
     low: float | None = None
     high: float | None = None
     label: str = ""
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """At most six round numbers between `low` and `high`: multiples of 1, 2 or 5 times a power of ten."""
+    power = 10.0 ** math.floor(math.log10((high - low) / 5))
+    step = next(s * power for s in (1, 2, 5, 10) if (high - low) / (s * power) <= 5)
+    return [round(i * step, 10) for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+
+
+def _free(x: float, y: float, taken: Sequence[tuple[float, float]]) -> float | None:
+    """The height of a label above a point, below it where another one is in the way, or None where one is there too."""
+    return next((at for at in (y - 7, y + 16) if all(abs(x - u) > 45 or abs(at - v) > 10 for u, v in taken)), None)
 
 
 def chart(
@@ -35,10 +48,10 @@ def chart(
         return round(left + x / last * (right - left), 1), round(bottom - (y - low) / (high - low) * (bottom - top), 1)
 
     parts = [f'<text x="{left}" y="18" font-weight="bold">{title}</text>']
-    for i in range(5):
-        value = low + i / 4 * (high - low)
+    taken: list[tuple[float, float]] = []
+    for value in ticks(low, high):
         y = place(0, value)[1]
-        written = f"{value:.0%}" if percent else f"{value:.2f}"
+        written = f"{100 * value:.3g}%" if percent else f"{value:.3g}"
         parts.append(f'<text x="{left - 6}" y="{y + 4}" text-anchor="end">{written}</text>')
         parts.append(f'<path d="M{left},{y}H{right}" stroke="#ddd"/>')
     for i, (name, each) in enumerate(lines.items()):
@@ -52,8 +65,10 @@ def chart(
                     ends = f"M{x},{place(p.x, p.low)[1]}V{place(p.x, p.high)[1]}"
                     parts.append(f'<path d="{ends}" stroke="{colour}" stroke-opacity="0.35"/>')
                     parts.append(f'<circle cx="{x}" cy="{y}" r="3" fill="{colour}"/>')
-                if p.label:
-                    parts.append(f'<text x="{x}" y="{y - 7}" text-anchor="middle" fill="{colour}">{p.label}</text>')
+                if p.label and (at := _free(x, y, taken)) is not None:
+                    taken.append((x, at))
+                    anchor = "end" if x > right - 25 else "start" if x < left + 25 else "middle"
+                    parts.append(f'<text x="{x}" y="{at:.1f}" text-anchor="{anchor}" fill="{colour}">{p.label}</text>')
         parts.append(f'<text x="{right - 80 * i}" y="18" text-anchor="end" fill="{colour}">{name}</text>')
     parts.append(f'<text x="{right}" y="{bottom + 18}" text-anchor="end">{end}</text>')
     return (

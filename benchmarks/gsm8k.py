@@ -3,7 +3,7 @@
     python -m benchmarks.gsm8k run control --folder runs/gsm8k                 one arm; goes on where it was
     python -m benchmarks.gsm8k run ours --folder runs/gsm8k --kill 150 400     the same, killed (SIGKILL) twice, and resumed
     python -m benchmarks.gsm8k report --folder runs/gsm8k                      the table, and results/gsm8k.json
-    python -m benchmarks.gsm8k report --beside gsm8k.json --output later.json  the same, compared with an earlier report's arms
+    python -m benchmarks.gsm8k report --beside gsm8k_all.json --output x.json  the same, compared with an earlier report's arms
 
 Arms: `control`, plain SFT on the human solutions and a naive round of rejection sampling with 4 samples; `ours`, more
 practice, two rounds of rejection sampling and a reward model; `equations`, the same with solutions that are equations alone;
@@ -205,7 +205,10 @@ def report(folder: Path, output: Path, beside: Path | None) -> None:
     rows += differences(folder, pairs_of(models, more["stages"]))
     more["solved"] = solved(folder, tested_of(models, more["stages"]))
     if beside is not None:
-        rows += differences_beside(more["solved"], json.loads(beside.read_text())["solved"])
+        earlier = json.loads(beside.read_text())
+        if "solved" not in earlier:
+            raise InputError(f"{beside} does not tell which problems its models solve: it was written by an earlier version")
+        rows += differences_beside(more["solved"], earlier["solved"])
     runs = {arm: RunFolder.existing(folder / arm) for arm in more["stages"]}
     times = [overhead(arm, runs) for arm in runs if (folder / arm / WALL).is_file()]
     for t in times:

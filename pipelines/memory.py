@@ -57,6 +57,7 @@ class Setting(msgspec.Struct, frozen=True):
     anchor: bool = False
     average: bool = False  # of the weights of the last steps
     compiled: bool = False
+    entropy: bool = False  # online: whether it is part of the objective
 
     @property
     def width(self) -> int:
@@ -79,7 +80,7 @@ def setting(training: TrainingSection, dtype: str, gpu: bool, tokens: int) -> Se
         attention=auto if training.attention == "auto" else training.attention, dtype=dtype,
         tokens=min(tokens, training.micro_batch_tokens), method=training.method, reference_copy=moving,
         anchor=online and rl.anchor_decay is not None, average=training.average > 0,
-        compiled=training.compile,
+        compiled=training.compile, entropy=online and rl.entropy > 0,
     )  # fmt: skip
 
 
@@ -166,14 +167,15 @@ def _tile(shape: Shape, s: Setting) -> int:
 
 
 def head(shape: Shape, s: Setting) -> float:
-    """Bytes around the output projection at its worst moment."""
+    """Bytes around the output projection at its worst moment. One with a bias, or whose logits are scaled or capped, takes a
+    tile or two more."""
     tokens = _tile(shape, s)
     logits = 4.0 * tokens * shape.vocabulary
     hidden = s.tokens * shape.hidden * s.width
     if not s.full:  # the gradient is made in the forward pass; entropies take two tiles more
         return 2 * hidden + logits * (4 if s.method in ONLINE else 2)
     weight = shape.vocabulary * shape.hidden * (2.0 if s.width == 2 else 0.0)
-    return 2 * hidden + weight + logits * 2.5
+    return 2 * hidden + weight + logits * (6 if s.entropy else 2.5)
 
 
 def activations(shape: Shape, s: Setting) -> Parts:

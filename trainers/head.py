@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
+from torch.autograd.function import once_differentiable
 
 from configs.errors import InputError
 
@@ -177,7 +178,8 @@ class _FrozenValues(torch.autograd.Function):
 
 class _TrainedHead(torch.autograd.Function):
     """`factor` None: log-probabilities alone; else 1 / temperature, and all three values, of which the log-probabilities at
-    the temperature are differentiable. What fits into one tile is kept, not computed again."""
+    the temperature are differentiable. What fits into one tile is kept, not computed again. The backward pass adds to a
+    gradient that W has already: it is for `backward()`, not for `torch.autograd.grad`."""
 
     @staticmethod
     def forward(
@@ -207,11 +209,13 @@ class _TrainedHead(torch.autograd.Function):
         return logprobs, untempered, entropy
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, None, None]:
         hidden, weight, targets, normalisers = ctx.saved_tensors
         own, matrix = hidden.to(ctx.low), weight.to(ctx.low)
-        of_hidden, former = torch.empty_like(own), weight.grad if weight.is_leaf else None
         # What earlier micro-batches have left is added to in place: of a large vocabulary a second one would take gigabytes.
+        former = weight.grad if weight.is_leaf and weight.dtype == torch.float32 else None
+        of_hidden = torch.empty_like(own)
         of_weight = torch.zeros_like(weight, dtype=torch.float32) if former is None else former
         for part in _slices(len(targets), ctx.tile):
             logs, ctx.kept = ctx.kept, None  # used up: a second backward pass would compute it again
@@ -223,6 +227,7 @@ class _TrainedHead(torch.autograd.Function):
             torch.mm(low, matrix, out=of_hidden[part])
             for rows in _slices(len(weight), SUM_BYTES // (4 * weight.shape[1])):
                 of_weight[rows] += _project(low.t()[rows], own[part].t())
+            del logs, excess, low  # before the next tile is computed
         return of_hidden.to(hidden.dtype), of_weight.to(weight.dtype) if former is None else None, None, None
 
 

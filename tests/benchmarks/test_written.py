@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from benchmarks import dpo, generation, gsm8k, reward_model, rise_arms, rl_arms
-from benchmarks.chart import chart
+from benchmarks.chart import Point, chart, ticks
 from benchmarks.record import write_results
 from configs.errors import InputError, RatchetError
+from pipelines.runfolder import RunFolder
 
 
 def test_results_are_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -58,6 +59,37 @@ def test_a_curve_has_the_models_of_each_arm_in_order():
     places = {label: float(x) for x, label in re.findall(r'<text x="([\d.]+)"[^>]*>(\w+)</text>', drawn)}
     assert places["initial"] < places["sft"] < places["practice"] < places["rft1"] < places["rft2"]
     assert gsm8k.curve({"c": {}}) == ""
+
+
+def test_overhead_is_what_no_stage_took(tmp_path: Path):
+    """Ten seconds: the arm computed for two and four of them, and waited for two until another had computed what it needs."""
+    stages = {"a": [("x", "12:00:03", 2.0), ("z", "12:00:09.5", 4.0)], "b": [("y", "12:00:05", 3.0), ("w", "12:00:09", 3.0)]}
+    runs = {}
+    for arm, finished in stages.items():
+        runs[arm] = RunFolder(tmp_path / arm)
+        runs[arm].path.mkdir()
+        lines = [{"event": "run started", "time": "2026-01-01T12:00:00+00:00"}]
+        lines += [{"event": "finished", "key": k, "time": f"2026-01-01T{t}+00:00", "seconds": s} for k, t, s in finished]
+        (runs[arm].path / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    keys = "".join(json.dumps({"stage": k, "key": k}) + "\n" for k in "xyz")
+    (runs["a"].path / "metrics.jsonl").write_text(keys)
+    (runs["a"].path / gsm8k.WALL).write_text('{"seconds": 10.0}')
+    row = gsm8k.overhead("a", runs)
+    assert (row["ours"], row["peer"], row["ratio"]) == pytest.approx((10.0, 8.0, 1.25))
+
+
+def test_an_axis_has_round_numbers():
+    assert ticks(0.109, 0.262) == [0.15, 0.2, 0.25]
+    assert ticks(0.0, 1.0) == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    assert ticks(-0.3, 0.31) == [-0.2, 0.0, 0.2]
+
+
+def test_labels_do_not_lie_on_each_other():
+    lines = {name: [[Point(0.0, y, label="sft"), Point(1.0, 0.5, label="remax")]] for name, y in (("a", 0.1), ("b", 0.101))}
+    drawn = chart("accuracy", lines, "end", percent=True)
+    placed = [(float(x), float(y)) for x, y in re.findall(r'<text x="([\d.]+)" y="([\d.]+)"[^>]*>(?:sft|remax)</text>', drawn)]
+    assert len(placed) == 4 and len({(round(x), y // 10) for x, y in placed}) == 4
+    assert 'text-anchor="end" fill="#1f77b4">remax' in drawn, "at the right edge it ends there"
 
 
 def test_arms_are_compared_where_both_were_measured():

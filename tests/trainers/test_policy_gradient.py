@@ -100,6 +100,20 @@ def test_a_trained_projection_gets_its_gradient(
         torch.testing.assert_close(twice, 2 * found)
 
 
+def test_a_projection_tied_to_the_embedding_sums_both_gradients_over_micro_batches() -> None:
+    """The first of them leaves a gradient, to which the others add in place, and autograd the embedding's."""
+    torch.manual_seed(0)
+    embedding, head = torch.nn.Embedding(50, 16), torch.nn.Linear(16, 50, bias=False)
+    head.weight = embedding.weight
+    batches, scale = [torch.randint(0, 50, (2, 9)) for _ in range(3)], Scale(_Config())
+    for ids, targets in batches:
+        head_module.token_logprobs(embedding(ids).tanh(), head, targets, scale).sum().backward()
+    weight = embedding.weight.detach().double().requires_grad_()
+    for ids, targets in batches:
+        log_softmax(weight[ids].tanh() @ weight.T, -1).gather(1, targets[:, None]).sum().backward()
+    torch.testing.assert_close(embedding.weight.grad.double(), weight.grad, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_under_autocast_a_trained_projection_sums_its_gradient_in_float32(
     monkeypatch: pytest.MonkeyPatch, device: str
