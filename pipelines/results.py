@@ -100,14 +100,20 @@ class _Prompts:
     """Prompts as text; the tokenizer is opened once."""
 
     def __init__(self, plan: Plan) -> None:
-        from transformers import AutoTokenizer
+        file = plan.model.path / "tokenizer.json"
+        if file.is_file():  # transformers takes seconds to import
+            from tokenizers import Tokenizer
 
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(plan.model.path, trust_remote_code=False)
+            self._tokenizer: Any = Tokenizer.from_file(str(file))
+        else:
+            from transformers import AutoTokenizer
+
+            self._tokenizer = AutoTokenizer.from_pretrained(plan.model.path, trust_remote_code=False)
 
     def example(self, store: Store, samples: Stage) -> str:
         """The exact prompt of the first problem."""
         first: Sample = read_rows(store.artefact(samples.kind, samples.key), Sample, [0])[0]
-        return self._tokenizer.decode(first.prompt_ids)
+        return self._tokenizer.decode(first.prompt_ids, skip_special_tokens=False)
 
 
 # --- answers --------------------------------------------------------------------------------------

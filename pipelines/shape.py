@@ -5,14 +5,20 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Sequence
+from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import yaml
 
-from configs.errors import InputError
+from configs.errors import InputError, RatchetError
+from configs.keys import content_key
+from pipelines.files import TORN, writing
+from pipelines.home import home
 
+_COUNTING = 1  # raise when `_count` changes
 SHAPES = Path(__file__).parents[1] / "configs" / "shapes.yaml"
 
 
@@ -76,6 +82,19 @@ def published_shape(name: str) -> Shape | None:
 
 @functools.cache
 def _counted(text: str, source: str) -> Shape:
+    """The shape of a config.json with this text. What was counted once is kept in RATCHET_HOME: to import what builds models
+    takes seconds."""
+    file = home() / "shapes" / f"{content_key(_COUNTING, version('transformers'), text)}.json"
+    try:
+        shape = msgspec.json.decode(file.read_bytes(), type=Shape)
+    except (OSError, *TORN):
+        shape = _count(text)
+        with suppress(RatchetError), writing(file) as temporary:  # where nothing can be written it is counted each time
+            temporary.write_bytes(msgspec.json.encode(shape))
+    return msgspec.structs.replace(shape, source=source)
+
+
+def _count(text: str) -> Shape:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -88,7 +107,7 @@ def _counted(text: str, source: str) -> Shape:
     config = config.get_text_config()
     heads = getattr(config, "num_attention_heads", None) or 0  # none: a state-space model
     return Shape(
-        source=source, parameters=sum(p.numel() for p in model.parameters()), layers=config.num_hidden_layers,
+        source="", parameters=sum(p.numel() for p in model.parameters()), layers=config.num_hidden_layers,
         hidden=config.hidden_size, intermediate=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
         heads=heads, kv_heads=getattr(config, "num_key_value_heads", None) or heads,
         head_size=getattr(config, "head_dim", None) or config.hidden_size // max(1, heads), vocabulary=config.vocab_size,

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from configs.load import load_recipe, shipped
+from pipelines import shape as shape_module
 from pipelines.shape import SHAPES, Projection, published_config, published_shape, shape_of_folder
 
 PUBLISHED = yaml.safe_load(SHAPES.read_text())
@@ -40,6 +41,28 @@ def test_the_shape_of_a_folder_is_that_of_its_weights(tiny_model: Path) -> None:
     assert (shape.layers, shape.hidden, shape.vocabulary) == (2, 32, config["vocab_size"])
     assert shape.projections[0] == Projection("model.layers.0.self_attn.q_proj", 32, 32)
     assert "lm_head" not in {p.name for p in shape.projections}
+
+
+def test_what_was_counted_is_not_counted_again(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not by another process, which this one without its cache stands for; a torn file is."""
+    monkeypatch.setenv("RATCHET_HOME", str(tmp_path))
+    counts, count = [], shape_module._count
+    monkeypatch.setattr(shape_module, "_count", lambda text: counts.append(text) or count(text))
+    shapes = []
+    for torn in (False, False, True):
+        shape_module._counted.cache_clear()
+        for file in tmp_path.glob("shapes/*") if torn else ():
+            file.write_bytes(file.read_bytes()[:-9])
+        shapes.append(shape_of_folder(tiny_model))
+    assert shapes[0] == shapes[1] == shapes[2] and shapes[0].source == str(tiny_model / "config.json")
+    assert len(counts) == 2
+    tmp_path.joinpath("shapes").rename(tmp_path / "moved")
+    (tmp_path / "shapes").write_text("a file where a folder should be")
+    shape_module._counted.cache_clear()
+    assert shape_of_folder(tiny_model) == shapes[0], "where nothing can be kept"
+    shape_module._counted.cache_clear()
 
 
 def test_adapters_go_where_they_are_asked_to(tiny_model: Path) -> None:
