@@ -210,7 +210,9 @@ class _TrainedHead(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, None, None]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # the decorator's own type
+        ctx: Any, *gradients: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None, None, None]:
         hidden, weight, targets, normalisers = ctx.saved_tensors
         own, matrix = hidden.to(ctx.low), weight.to(ctx.low)
         # What earlier micro-batches have left is added to in place: of a large vocabulary a second one would take gigabytes.
