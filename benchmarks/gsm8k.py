@@ -194,7 +194,10 @@ def report(folder: Path, output: Path, beside: Path | None) -> None:
     rows: list[dict[str, Any]] = []
     models: dict[str, list[str]] = {}
     more: dict[str, Any] = {"kills": {}, "stages": {}}
-    for arm in (a for a in ARMS if (folder / a / "plan.json").is_file()):
+    arms = [a for a in ARMS if (folder / a / "plan.json").is_file()]
+    if not arms:
+        raise InputError(f"{folder} has no run of an arm ({', '.join(ARMS)})")
+    for arm in arms:
         found = RunFolder.existing(folder / arm)
         more["stages"][arm] = found.read_metrics()
         rows += rows_of(arm, more["stages"][arm])
@@ -236,8 +239,11 @@ def main() -> None:
     a = parser.parse_args()
     if a.command == "run":
         run(a.arm, a.folder, a.kill, a.set)
-    else:
+        return
+    try:
         report(a.folder, a.output, a.beside)
+    except InputError as e:
+        raise SystemExit(f"error: {e}") from e
 
 
 if __name__ == "__main__":

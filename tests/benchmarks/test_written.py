@@ -78,6 +78,15 @@ def test_overhead_is_what_no_stage_took(tmp_path: Path):
     assert (row["ours"], row["peer"], row["ratio"]) == pytest.approx((10.0, 8.0, 1.25))
 
 
+def test_a_report_on_nothing_leaves_the_former_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    former = tmp_path / "gsm8k.json"
+    former.write_text("{}")
+    monkeypatch.setattr(sys, "argv", ["gsm8k", "report", "--folder", str(tmp_path / "typo"), "--output", str(former)])
+    with pytest.raises(SystemExit, match="typo has no run of an arm"):
+        gsm8k.main()
+    assert former.read_text() == "{}"
+
+
 def test_an_axis_has_round_numbers():
     assert ticks(0.109, 0.262) == [0.15, 0.2, 0.25]
     assert ticks(0.0, 1.0) == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
