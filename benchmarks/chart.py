@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from pipelines.report.chart import ticks as covering
 
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b")
 
@@ -21,10 +22,8 @@ class Point:
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """At most six round numbers between `low` and `high`: multiples of 1, 2 or 5 times a power of ten."""
-    power = 10.0 ** math.floor(math.log10((high - low) / 5))
-    step = next(s * power for s in (1, 2, 5, 10) if (high - low) / (s * power) <= 5)
-    return [round(i * step, 10) for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+    """Those of the report's round numbers that lie between `low` and `high`."""
+    return [value for value in covering(low, high) if low <= value <= high]
 
 
 def _free(x: float, y: float, taken: Sequence[tuple[float, float]]) -> float | None:

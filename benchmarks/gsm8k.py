@@ -29,14 +29,15 @@ from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from benchmarks.chart import Point, chart
 from benchmarks.record import accelerator, write_results, write_whole
 from configs.errors import InputError
 from configs.rows import ProblemScore
-from pipelines.compare import compare, measured
+from pipelines.compare import Paired, compare, measured, paired_shares
 from pipelines.models import trained_names
 from pipelines.runfolder import RunFolder
-from pipelines.statistics import mcnemar, paired_difference
 from pipelines.store import read_rows
 
 ARMS: dict[str, tuple[str, list[str]]] = {  # recipe; settings
@@ -156,11 +157,9 @@ def differences_beside(new: dict[str, str], old: dict[str, str]) -> Iterator[dic
         for other, before in old.items():
             if len(bits) != len(before):
                 raise InputError(f"{other} was measured on {len(before)} test problems, {name} on {len(bits)}")
-            sides = [[float(b) for b in side] for side in (before, bits)]
-            difference, low, high = paired_difference(*sides, seed=0)
-            p = mcnemar(sum(a > b for a, b in zip(*sides, strict=True)), sum(a < b for a, b in zip(*sides, strict=True)))
-            note = f"{sum(sides[1]) / len(bits):.1%} less {sum(sides[0]) / len(bits):.1%}; McNemar, exact p = {p:.2g}"
-            yield row(f"{name} less {other}, gsm8k, greedy, paired", difference, low, high, len(bits), note)
+            numbers = [str(i) for i in range(len(bits))]
+            found = paired_shares(numbers, *([float(b) for b in side] for side in (before, bits)), single=True)
+            yield difference(f"{name} less {other}, gsm8k, greedy, paired", found)
 
 
 def differences(folder: Path, pairs: Sequence[tuple[str, str]]) -> Iterator[dict[str, Any]]:
@@ -172,9 +171,12 @@ def differences(folder: Path, pairs: Sequence[tuple[str, str]]) -> Iterator[dict
             print(f"{one} and {other}: {e}")
             continue
         for c in found["comparisons"]:
-            note = f"{c['second']:.1%} less {c['first']:.1%}; {c['test']} p = {c['p']:.2g}"
-            yield row(f"{other} less {one}, {c['benchmark']}, {c['decoding']}, paired", c["difference"], c["low"], c["high"],
-                      c["problems"], note)  # fmt: skip
+            yield difference(f"{other} less {one}, {c['benchmark']}, {c['decoding']}, paired", msgspec.convert(c, Paired))
+
+
+def difference(what: str, c: Paired) -> dict[str, Any]:
+    note = f"{c.second:.1%} less {c.first:.1%}; {c.test} p = {c.p:.2g}"
+    return row(what, c.difference, c.low, c.high, c.problems, note)
 
 
 def curve(stages: dict[str, dict[str, Any]]) -> str:
@@ -197,8 +199,8 @@ def report(folder: Path, output: Path, beside: Path | None) -> None:
     arms = [a for a in ARMS if (folder / a / "plan.json").is_file()]
     if not arms:
         raise InputError(f"{folder} has no run of an arm ({', '.join(ARMS)})")
-    for arm in arms:
-        found = RunFolder.existing(folder / arm)
+    runs = {arm: RunFolder.existing(folder / arm) for arm in arms}
+    for arm, found in runs.items():
         more["stages"][arm] = found.read_metrics()
         rows += rows_of(arm, more["stages"][arm])
         first = ["0"] if any(label.startswith("initial/") for label in more["stages"][arm]) else []
@@ -212,7 +214,6 @@ def report(folder: Path, output: Path, beside: Path | None) -> None:
         if "solved" not in earlier:
             raise InputError(f"{beside} does not tell which problems its models solve: it was written by an earlier version")
         rows += differences_beside(more["solved"], earlier["solved"])
-    runs = {arm: RunFolder.existing(folder / arm) for arm in more["stages"]}
     times = [overhead(arm, runs) for arm in runs if (folder / arm / WALL).is_file()]
     for t in times:
         print(f"{t['what']}: {t['ours']:.1f} s, {t['peer_name']} {t['peer']:.1f} s ({t['ratio']:.3f})")

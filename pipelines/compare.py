@@ -52,13 +52,18 @@ def paired(first: Sequence[ProblemScore], second: Sequence[ProblemScore]) -> Pai
     if not pairs:
         return None
     before, after = ([r.correct / r.samples for r in side] for side in zip(*pairs, strict=True))
-    lost = [a.problem for (a, _), x, y in zip(pairs, before, after, strict=True) if x > y]
-    won = [a.problem for (a, _), x, y in zip(pairs, before, after, strict=True) if x < y]
+    single = all(a.samples == b.samples == 1 for a, b in pairs)
+    return paired_shares([a.problem for a, _ in pairs], before, after, single)
+
+
+def paired_shares(problems: Sequence[str], before: Sequence[float], after: Sequence[float], single: bool) -> Paired:
+    """Comparison of the shares of right answers to `problems`. `single`: each has one answer."""
+    lost = [p for p, x, y in zip(problems, before, after, strict=True) if x > y]
+    won = [p for p, x, y in zip(problems, before, after, strict=True) if x < y]
     difference, low, high = paired_difference(before, after, seed=0)
     p_bootstrap = paired_bootstrap(before, after, seed=0)
-    single = all(a.samples == b.samples == 1 for a, b in pairs)
     return Paired(
-        len(pairs), sum(before) / len(pairs), sum(after) / len(pairs), difference, low, high,
+        len(problems), sum(before) / len(problems), sum(after) / len(problems), difference, low, high,
         mcnemar(len(lost), len(won)) if single else p_bootstrap, p_bootstrap,
         "McNemar, exact" if single else "paired bootstrap", lost, won,
     )

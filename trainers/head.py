@@ -13,13 +13,14 @@ engines report.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch.autograd.function import once_differentiable
 
 from configs.errors import InputError
+from trainers.tiling import product_dtype, tiles
 
 TILE_BYTES = 512 << 20  # logits in memory at once, in float32; what fits need not be computed again
 FROZEN_BYTES = 256 << 20  # ... where nothing is computed again anyway
@@ -99,22 +100,16 @@ def _tile(vocabulary: int, size: int) -> int:
     return max(64, size // (4 * vocabulary))
 
 
-def _slices(count: int, size: int) -> Iterator[slice]:
-    for begin in range(0, count, size):
-        yield slice(begin, begin + size)
-
-
 class _FrozenHead(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        if torch.is_autocast_enabled(hidden.device.type):
-            hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
+        hidden = hidden.to(product_dtype(hidden))
         weight = weight.to(hidden.dtype)
         wanted = ctx.needs_input_grad[0]
         result = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
         direction = torch.empty_like(hidden) if wanted else None
         tile = _tile(len(weight), FROZEN_BYTES)
-        for part in _slices(len(targets), tile):
+        for part in tiles(len(targets), tile):
             logits = _project(hidden[part], weight)
             where = targets[part, None]
             normaliser = torch.logsumexp(logits, -1, keepdim=True)
@@ -138,22 +133,23 @@ class _FrozenValues(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, factor: float, entropy_gradient: bool
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        if torch.is_autocast_enabled(hidden.device.type):
-            hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
+        hidden = hidden.to(product_dtype(hidden))
         weight = weight.to(hidden.dtype)
         logprobs, untempered, entropy = torch.empty(3, len(targets), dtype=torch.float32, device=hidden.device)
         wanted = ctx.needs_input_grad[0]
         direction = torch.empty_like(hidden) if wanted else None
         widening = torch.empty_like(hidden) if wanted and entropy_gradient else None
         tile = _tile(len(weight), FROZEN_BYTES)
-        for part in _slices(len(targets), tile):
+        for part in tiles(len(targets), tile):
             logits = _project(hidden[part], weight)
             where = targets[part, None]
-            untempered[part] = logits.gather(1, where)[:, 0] - torch.logsumexp(logits, -1)
             if factor != 1.0:
+                untempered[part] = logits.gather(1, where)[:, 0] - torch.logsumexp(logits, -1)
                 logits.mul_(factor)
             logits.sub_(torch.logsumexp(logits, -1, keepdim=True))  # log p from here on
             logprobs[part] = logits.gather(1, where)[:, 0]
+            if factor == 1.0:
+                untempered[part] = logprobs[part]
             p = logits.exp()
             entropy[part] = -(p * logits.clamp(min=-1e30)).sum(-1)  # p log p is 0 where p is
             if widening is not None:
@@ -185,21 +181,21 @@ class _TrainedHead(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, factor: float | None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        on = torch.is_autocast_enabled(hidden.device.type)
-        ctx.low = torch.get_autocast_dtype(hidden.device.type) if on else hidden.dtype
-        ctx.factor, ctx.tile = factor or 1.0, _tile(len(weight), TILE_BYTES)
+        ctx.low, ctx.factor, ctx.tile = product_dtype(hidden), factor or 1.0, _tile(len(weight), TILE_BYTES)
         own, matrix = hidden.to(ctx.low), weight.to(ctx.low)
         logprobs, normalisers = torch.empty(2, len(targets), dtype=torch.float32, device=hidden.device)
         untempered, entropy = logprobs.new_empty(2, len(targets) if factor else 0)
         ctx.kept = None
-        for part in _slices(len(targets), ctx.tile):
+        for part in tiles(len(targets), ctx.tile):
             logits, where = _project(own[part], matrix), targets[part, None]
-            if factor:
+            if ctx.factor != 1.0:
                 untempered[part] = logits.gather(1, where)[:, 0] - torch.logsumexp(logits, -1)
-                logits.mul_(factor)
+                logits.mul_(ctx.factor)
             normalisers[part] = torch.logsumexp(logits, -1)
             logprobs[part] = logits.gather(1, where)[:, 0] - normalisers[part]
             if factor:
+                if ctx.factor == 1.0:
+                    untempered[part] = logprobs[part]
                 logs = logits.sub_(normalisers[part, None]).clamp_(min=-1e30)  # p log p is 0 where p is
                 entropy[part] = -logs.exp().mul_(logs).sum(-1)
             if len(targets) <= ctx.tile:
@@ -219,7 +215,7 @@ class _TrainedHead(torch.autograd.Function):
         former = weight.grad if weight.is_leaf and weight.dtype == torch.float32 else None
         of_hidden = torch.empty_like(own)
         of_weight = torch.zeros_like(weight, dtype=torch.float32) if former is None else former
-        for part in _slices(len(targets), ctx.tile):
+        for part in tiles(len(targets), ctx.tile):
             logs, ctx.kept = ctx.kept, None  # used up: a second backward pass would compute it again
             if logs is None:
                 logs = _project(own[part], matrix).mul_(ctx.factor).sub_(normalisers[part, None])
@@ -227,7 +223,7 @@ class _TrainedHead(torch.autograd.Function):
             excess.scatter_add_(1, where, torch.ones_like(where, dtype=excess.dtype))  # 1 - p(y) before rounding
             low = excess.mul_(ctx.factor * gradients[0][part, None]).to(ctx.low)
             torch.mm(low, matrix, out=of_hidden[part])
-            for rows in _slices(len(weight), SUM_BYTES // (4 * weight.shape[1])):
+            for rows in tiles(len(weight), SUM_BYTES // (4 * weight.shape[1])):
                 of_weight[rows] += _project(low.t()[rows], own[part].t())
             del logs, excess, low  # before the next tile is computed
         return of_hidden.to(hidden.dtype), of_weight.to(weight.dtype) if former is None else None, None, None
@@ -253,7 +249,7 @@ def _recomputed(
         return logits.gather(1, y[:, None])[:, 0] - torch.logsumexp(logits, -1)
 
     size = _tile(len(weight), TILE_BYTES)
-    parts = [(hidden[i : i + size], targets[i : i + size]) for i in range(0, len(targets), size)]
+    parts = [(hidden[part], targets[part]) for part in tiles(len(targets), size)]
     if len(parts) == 1:  # fits: nothing to compute again
         return tile(*parts[0])
     return torch.cat([_recompute(tile, h, y) for h, y in parts])
@@ -272,6 +268,6 @@ def _recomputed_values(
         return torch.stack([logs.gather(1, y[:, None])[:, 0], untempered, entropy if entropy_gradient else entropy.detach()])
 
     size = _tile(len(weight), TILE_BYTES)
-    parts = [(hidden[i : i + size], targets[i : i + size]) for i in range(0, len(targets), size)]
+    parts = [(hidden[part], targets[part]) for part in tiles(len(targets), size)]
     columns = tile(*parts[0]) if len(parts) == 1 else torch.cat([_recompute(tile, h, y) for h, y in parts], 1)
     return TokenValues(columns[0], columns[1].detach(), columns[2] if entropy_gradient else columns[2].detach())

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from trainers.tiling import product_dtype, tiles
 from trainers.unpacking import unpacked
 
 TILE_BYTES = 256 << 20  # of an MLP's wide states; smaller tiles would make its matrix products slow
@@ -52,15 +53,10 @@ def _forward(layer: Any, plain: Callable[..., torch.Tensor], hidden_states: torc
     def mlp(h: torch.Tensor) -> torch.Tensor:
         return h + layer.mlp(layer.post_attention_layernorm(h))
 
-    wide = _WIDE * layer.mlp.gate_proj.out_features * (2 if _low(hidden_states) else 4)
+    wide = _WIDE * layer.mlp.gate_proj.out_features * product_dtype(hidden_states).itemsize
     result = _Layer.apply(attention, mlp, layer.mlp, max(1, TILE_BYTES // wide), hidden_states)
     assert isinstance(result, torch.Tensor)
     return result
-
-
-def _low(hidden: torch.Tensor) -> bool:
-    """Whether products are in 16 bits."""
-    return torch.is_autocast_enabled(hidden.device.type) or hidden.dtype in (torch.bfloat16, torch.float16)
 
 
 class _Layer(torch.autograd.Function):
@@ -75,7 +71,7 @@ class _Layer(torch.autograd.Function):
         states = attention(hidden).flatten(0, 1)
         out = torch.empty_like(states)
         with unpacked(module):
-            for part in _tiles(len(states), tile):
+            for part in tiles(len(states), tile):
                 out[part] = mlp(states[None, part])[0]
         return out.view_as(hidden)
 
@@ -90,7 +86,7 @@ class _Layer(torch.autograd.Function):
             states, incoming = middle.detach().flatten(0, 1), gradient.flatten(0, 1)
             outgoing = torch.empty_like(states)
             with unpacked(ctx.module):
-                for part in _tiles(len(states), ctx.tile):
+                for part in tiles(len(states), ctx.tile):
                     own = states[None, part].requires_grad_()
                     with ctx.state.computing():
                         out = mlp(own)
@@ -99,11 +95,6 @@ class _Layer(torch.autograd.Function):
                     outgoing[part] = own.grad[0]
         torch.autograd.backward(middle, outgoing.view_as(middle))
         return None, None, None, None, start.grad
-
-
-def _tiles(tokens: int, tile: int) -> Iterator[slice]:
-    for begin in range(0, tokens, tile):
-        yield slice(begin, begin + tile)
 
 
 class _State:

@@ -96,7 +96,7 @@ def test_dropout_is_the_same_in_both_passes(models: dict[str, Path], monkeypatch
 
     def kept(attention: Any, mlp: Any, _module: Any, tile: int, hidden: torch.Tensor) -> torch.Tensor:
         states = attention(hidden).flatten(0, 1)
-        parts = [mlp(states[None, part])[0] for part in recomputation._tiles(len(states), tile)]
+        parts = [mlp(states[None, part])[0] for part in recomputation.tiles(len(states), tile)]
         return torch.cat(parts).view_as(hidden)
 
     monkeypatch.setattr(recomputation._Layer, "apply", kept)
